@@ -1,0 +1,110 @@
+"""LD, the local dynamic module (section 3.2, Eq. 2 to 5)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hdnet_lib.rain import resize_mask
+
+FORMULATIONS = ("paper", "released")
+
+
+class Matches(NamedTuple):
+    """What LD finds for each of the N = H x W positions of a feature map (row-major order).
+
+    Only the rows of foreground positions are used by LD.
+    """
+
+    similarity: Tensor
+    """(B, N, N): row i holds the cosine of position i with every position j (Eq. 2, 3)."""
+    background: Tensor
+    """(B, N) bool: True where j is a background position, the only ones that may be chosen."""
+    indices: Tensor
+    """(B, N, K): the K most similar background positions, most similar first."""
+    weights: Tensor
+    """(B, N, K): alpha of Eq. 4, the softmax over those K similarities; each row sums to 1."""
+
+
+class LocalDynamic(nn.Module):
+    """Rebuild every foreground feature from itself and its K nearest background features.
+
+    ``formulation="paper"`` computes Eq. 2 to 5. Where the equations are silent:
+
+    - the mask comes to the feature's size by nearest neighbour and is cut at 0.5;
+    - an image with fewer than K background positions uses those it has (the others get weight 0);
+    - an image with no foreground or no background position at this size passes unchanged.
+
+    ``formulation="released"`` does what the authors' code does instead (see :meth:`_released`).
+
+    Args:
+        channels: C of the feature map.
+        k: number of neighbours, at least 1.
+        formulation: "paper" or "released".
+    """
+
+    def __init__(self, channels: int, k: int = 1, formulation: str = "paper") -> None:
+        super().__init__()
+        if formulation not in FORMULATIONS:
+            raise ValueError(f"local_dynamic must be one of {', '.join(FORMULATIONS)}, not {formulation!r}.")
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"k, the number of neighbours, must be a whole number of at least 1, not {k!r}.")
+        self.k = k
+        self.formulation = formulation
+        self.adaptive = nn.Conv1d(2 * channels, channels, kernel_size=1)  # g_theta of Eq. 5
+
+    def forward(self, feature: Tensor, mask: Tensor) -> Tensor:
+        """feature (B, C, H, W), mask (B, 1, H', W') with 1 on the foreground -> (B, C, H, W)."""
+        mask = resize_mask(mask, feature)
+        if self.formulation == "released":
+            return self._released(feature, mask)
+        matches = self.match(feature, mask)
+        fused = self.fuse(self.reference(feature, matches), feature.flatten(2))  # (B, C, N)
+        replace = ~matches.background & matches.background.any(dim=1, keepdim=True)  # (B, N)
+        return torch.where(replace.unsqueeze(1), fused, feature.flatten(2)).view_as(feature)
+
+    def match(self, feature: Tensor, mask: Tensor) -> Matches:
+        """Eq. 2 and 3 and the weights of Eq. 4, for feature (B, C, H, W) and mask (B, 1, H', W')."""
+        background = (resize_mask(mask, feature) < 0.5).flatten(1)  # (B, N)
+        unit = F.normalize(feature.flatten(2), dim=1)  # (B, C, N)
+        similarity = unit.transpose(1, 2) @ unit  # (B, N, N)
+
+        # A finite floor, so that an image without background gives no NaN.
+        floor = torch.finfo(similarity.dtype).min
+        candidates = similarity.masked_fill(~background.unsqueeze(1), floor)
+        nearest = candidates.topk(min(self.k, background.shape[1]), dim=2)  # (B, N, K)
+        return Matches(similarity, background, nearest.indices, nearest.values.softmax(dim=2))
+
+    @staticmethod
+    def reference(feature: Tensor, matches: Matches) -> Tensor:
+        """phi_ref of Eq. 4: the weighted sum of the chosen background features, (B, C, N)."""
+        values = feature.flatten(2)  # (B, C, N)
+        batch, channels, _ = values.shape
+        _, positions, k = matches.indices.shape
+        index = matches.indices.reshape(batch, 1, positions * k).expand(-1, channels, -1)
+        chosen = values.gather(2, index).view(batch, channels, positions, k)
+        return (chosen * matches.weights.unsqueeze(1)).sum(dim=3)
+
+    def fuse(self, reference: Tensor, foreground: Tensor) -> Tensor:
+        """Eq. 5: g_theta(Concat(phi_ref, F_f)), each (B, C, N) -> (B, C, N)."""
+        return self.adaptive(torch.cat([reference, foreground], dim=1))
+
+    def _released(self, feature: Tensor, mask: Tensor) -> Tensor:
+        """The authors' code, divergences included.
+
+        Raw dot products instead of cosines; the foreground is zeroed in the support, not excluded,
+        so a zero vector wins where all similarities are negative; the softmax runs over all positions
+        instead of over the K neighbours; for K > 1 a view in the wrong axis order mixes the neighbours
+        of different positions.
+        """
+        values = feature.flatten(2)  # (B, C, N)
+        batch, channels, positions = values.shape
+        query = (feature * mask).flatten(2)
+        support = (feature * (1 - mask)).flatten(2)
+        nearest = (query.transpose(1, 2) @ support).topk(self.k, dim=2)  # (B, N, K)
+        index = nearest.indices.reshape(batch, 1, -1).expand(-1, channels, -1)
+        chosen = support.gather(2, index).view(batch, channels, self.k, positions)  # the wrong order
+        weights = nearest.values.reshape(batch, 1, self.k, positions).softmax(dim=3)  # the wrong axis
+        fused = self.fuse((weights * chosen).sum(dim=2), values).view_as(feature)
+        return fused * mask + feature * (1 - mask)

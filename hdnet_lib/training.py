@@ -1,0 +1,129 @@
+"""Training on composites made on the fly."""
+
+import csv
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from hdnet_lib.data.pool import PhotoPool
+from hdnet_lib.losses import foreground_mse
+from hdnet_lib.model import HDNet, paste
+from hdnet_lib.registry import create_model
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides a run, and what the weights file records."""
+
+    model: str = "hdnet-lite"
+    pool: str = "photos.csv"
+    """The CSV table of :class:`~hdnet_lib.data.pool.PhotoPool`."""
+    stages: tuple[tuple[int, int], ...] = ((128, 80_000), (256, 8_000))
+    """(side in pixels, number of composites) one after the other; the last side is the largest."""
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    """Peak of the schedule: linear warm-up over the first 2 % of the pixels, then a cosine to zero."""
+    average_decay: float = 0.998
+    """The weights that ship are an exponential moving average over the steps, with this decay."""
+    seed: int = 0
+    device: str = "cpu"
+
+
+def learning_rate_factor(progress: float, warm_up: float = 0.02) -> float:
+    """Share of the peak learning rate at ``progress`` in [0, 1] of the pixels seen."""
+    if progress < warm_up:
+        return progress / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def train(config: TrainingConfig, output: str | Path) -> HDNet:
+    """Train a model and write ``output`` (safetensors, with the config as its header) and a CSV log.
+
+    The log lies beside the weights, with the suffix ``.csv``: every 200 steps the training loss and the
+    PSNR of 128 fixed composites of the validation photos. The last weights are written, not the best.
+
+    Raises:
+        ValueError: the config or the pool cannot be used.
+        FloatingPointError: the loss is no longer a number; nothing is written.
+    """
+    output = Path(output)
+    if not output.parent.is_dir():
+        raise ValueError(f"{output}: the folder {output.parent} does not exist.")
+    sides = [side for side, _ in config.stages]
+    if sides != sorted(sides) or sides[-1] % 16:
+        raise ValueError(f"stages must grow in size and end with a multiple of 16, not {config.stages}.")
+
+    torch.manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    device = torch.device(config.device)
+    model = create_model(config.model).to(device)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+
+    pool = PhotoPool(config.pool, "train", sides[-1])
+    validation = _validation_set(PhotoPool(config.pool, "validation", sides[-1]))
+
+    total_pixels = sum(side**2 * count for side, count in config.stages)
+    log, pixels, step, started = [], 0, 0, time.monotonic()
+    progress_bar = tqdm(total=total_pixels, desc=f"training {config.model}", unit="px", unit_scale=True)
+    for side, count in config.stages:
+        for _ in range(count // config.batch_size):
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * learning_rate_factor(pixels / total_pixels)
+            composite, mask, real = (x.to(device) for x in pool.batch(config.batch_size, side, generator))
+            with torch.autocast(device.type, torch.bfloat16):
+                raw = model(composite, mask)
+            loss = foreground_mse(paste(raw.float(), composite, mask), real, mask)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            average.update_parameters(model)
+
+            step += 1
+            pixels += config.batch_size * side**2
+            progress_bar.update(config.batch_size * side**2)
+            if step % 200 == 0:
+                if not math.isfinite(loss.item()):
+                    raise FloatingPointError(f"The loss became {loss.item()} at step {step}; try a lower learning rate.")
+                psnr = _psnr(average.module, *(x.to(device) for x in validation))
+                log.append({"step": step, "side": side, "seconds": round(time.monotonic() - started),
+                            "loss": loss.item(), "validation_psnr": psnr})  # fmt: skip
+                progress_bar.set_postfix(loss=f"{loss.item():.4f}", psnr=f"{psnr:.2f} dB")
+    progress_bar.close()
+
+    trained = average.module.cpu().eval()
+    header = {"config": json.dumps(asdict(config)), "seconds": str(round(time.monotonic() - started))}
+    _write_weights(trained, output, header)
+    with output.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["step", "side", "seconds", "loss", "validation_psnr"])
+        writer.writeheader()
+        writer.writerows(log)
+    return trained
+
+
+def _write_weights(model: HDNet, path: Path, header: dict[str, str]) -> None:
+    part = path.with_name(path.name + ".part")
+    save_file(model.state_dict(), part, metadata=header)
+    os.replace(part, path)
+
+
+def _validation_set(pool: PhotoPool, count: int = 128, side: int = 128) -> tuple[Tensor, Tensor, Tensor]:
+    return pool.batch(count, side, torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def _psnr(model: HDNet, composite: Tensor, mask: Tensor, real: Tensor) -> float:
+    """Mean PSNR in dB over the whole image, peak 255, no rounding."""
+    errors = []
+    for c, m, r in zip(composite.split(16), mask.split(16), real.split(16), strict=True):
+        errors.append((paste(model(c, m), c, m) - r).square().mean(dim=(1, 2, 3)) / 4)
+    return (-10 * torch.cat(errors).clamp(min=1e-10).log10()).mean().item()
