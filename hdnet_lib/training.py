@@ -48,19 +48,20 @@ def learning_rate_factor(progress: float, warm_up: float = 0.02) -> float:
 def train(config: TrainingConfig, output: str | Path) -> HDNet:
     """Train a model and write ``output`` (safetensors, with the config as its header) and a CSV log.
 
-    The log lies beside the weights, with the suffix ``.csv``: every 200 steps the training loss and the
-    PSNR of 128 fixed composites of the validation photos. The last weights are written, not the best.
+    The log lies beside the weights, with the suffix ``.csv``. Every 200 steps both are written anew, with
+    the training loss and the PSNR of 128 fixed composites of the validation photos, so that a run that is
+    stopped leaves its last state. The last weights are kept, not the best.
 
     Raises:
         ValueError: the config or the pool cannot be used.
-        FloatingPointError: the loss is no longer a number; nothing is written.
+        FloatingPointError: the loss is no longer a number; the files keep the last good state.
     """
     output = Path(output)
     if not output.parent.is_dir():
         raise ValueError(f"{output}: the folder {output.parent} does not exist.")
     sides = [side for side, _ in config.stages]
-    if sides != sorted(sides) or sides[-1] % 16:
-        raise ValueError(f"stages must grow in size and end with a multiple of 16, not {config.stages}.")
+    if sides != sorted(sides) or sides[-1] % 16 or any(sides[-1] % side for side in sides):
+        raise ValueError(f"stages must grow to a multiple of 16 that each side divides, not {config.stages}.")
 
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
@@ -72,48 +73,43 @@ def train(config: TrainingConfig, output: str | Path) -> HDNet:
     pool = PhotoPool(config.pool, "train", sides[-1])
     validation = _validation_set(PhotoPool(config.pool, "validation", sides[-1]))
 
-    total_pixels = sum(side**2 * count for side, count in config.stages)
-    log, pixels, step, started = [], 0, 0, time.monotonic()
-    progress_bar = tqdm(total=total_pixels, desc=f"training {config.model}", unit="px", unit_scale=True)
-    for side, count in config.stages:
-        for _ in range(count // config.batch_size):
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * learning_rate_factor(pixels / total_pixels)
-            composite, mask, real = (x.to(device) for x in pool.batch(config.batch_size, side, generator))
-            with torch.autocast(device.type, torch.bfloat16):
-                raw = model(composite, mask)
-            loss = foreground_mse(paste(raw.float(), composite, mask), real, mask)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            average.update_parameters(model)
+    plan = [side for side, count in config.stages for _ in range(count // config.batch_size)]
+    total_pixels = sum(config.batch_size * side**2 for side in plan)
+    log, pixels, started = [], 0, time.monotonic()
+    progress = tqdm(plan, desc=f"training {config.model}", unit="step")
+    for step, side in enumerate(progress, start=1):
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * learning_rate_factor(pixels / total_pixels)
+        composite, mask, real = (x.to(device) for x in pool.batch(config.batch_size, side, generator))
+        with torch.autocast(device.type, torch.bfloat16):
+            raw = model(composite, mask)
+        loss = foreground_mse(paste(raw.float(), composite, mask), real, mask)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        average.update_parameters(model)
+        pixels += config.batch_size * side**2
 
-            step += 1
-            pixels += config.batch_size * side**2
-            progress_bar.update(config.batch_size * side**2)
-            if step % 200 == 0:
-                if not math.isfinite(loss.item()):
-                    raise FloatingPointError(f"The loss became {loss.item()} at step {step}; try a lower learning rate.")
-                psnr = _psnr(average.module, *(x.to(device) for x in validation))
-                log.append({"step": step, "side": side, "seconds": round(time.monotonic() - started),
-                            "loss": loss.item(), "validation_psnr": psnr})  # fmt: skip
-                progress_bar.set_postfix(loss=f"{loss.item():.4f}", psnr=f"{psnr:.2f} dB")
-    progress_bar.close()
-
-    trained = average.module.cpu().eval()
-    header = {"config": json.dumps(asdict(config)), "seconds": str(round(time.monotonic() - started))}
-    _write_weights(trained, output, header)
-    with output.with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["step", "side", "seconds", "loss", "validation_psnr"])
-        writer.writeheader()
-        writer.writerows(log)
-    return trained
+        if step % 200 == 0 or step == len(plan):
+            if not math.isfinite(loss.item()):
+                raise FloatingPointError(f"The loss became {loss.item()} at step {step}; try a lower learning rate.")
+            psnr = _psnr(average.module, *(x.to(device) for x in validation))
+            seconds = round(time.monotonic() - started)
+            log.append([step, side, seconds, loss.item(), psnr])
+            progress.set_postfix(loss=f"{loss.item():.4f}", psnr=f"{psnr:.2f} dB")
+            _write(average.module, output, config, log)
+    return average.module.cpu().eval()
 
 
-def _write_weights(model: HDNet, path: Path, header: dict[str, str]) -> None:
-    part = path.with_name(path.name + ".part")
-    save_file(model.state_dict(), part, metadata=header)
-    os.replace(part, path)
+def _write(model: HDNet, output: Path, config: TrainingConfig, log: list[list]) -> None:
+    """Write weights and log, each to a temporary name first, so that neither is ever half-written."""
+    header = {"config": json.dumps(asdict(config)), "steps": str(log[-1][0]), "seconds": str(log[-1][2])}
+    part = output.with_name(output.name + ".part")
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, part, metadata=header)
+    os.replace(part, output)
+    with part.open("w", newline="") as file:
+        csv.writer(file).writerows([["step", "side", "seconds", "loss", "validation_psnr"], *log])
+    os.replace(part, output.with_suffix(".csv"))
 
 
 def _validation_set(pool: PhotoPool, count: int = 128, side: int = 128) -> tuple[Tensor, Tensor, Tensor]:
