@@ -14,7 +14,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -83,24 +83,25 @@ def composites(split: str, seed: int) -> Iterator[tuple[str, str, Image.Image, I
     photos = {name: Image.open(path).convert("RGB") for name, path in PHOTOS[split].items()}
     masks = [(name, draw_mask(photos[name].size, outline)) for name in photos for outline in outlines[name].values()]
     regions = [crop(photos[name], mask) for name, mask in masks]
-    for number, (name, mask) in enumerate(masks):
+    for number, ((name, mask), region) in enumerate(zip(masks, regions, strict=True)):
         generator = torch.Generator().manual_seed(seed * 1000 + number)
-        index = 1 + sum(other == name for other, _ in masks[:number])
-        region = regions[number]
-
-        def name_and_images(version: int, recoloured: Tensor) -> tuple[str, Image.Image, Image.Image, Image.Image]:
-            composite = photos[name].copy()
-            composite.paste(to_image(recoloured), mask.getbbox()[:2])
-            return f"{name}_{index}_{version}", composite, mask, photos[name]
-
         others = [other for other, (photo, _) in zip(regions, masks, strict=True) if photo != name]
         order = torch.randperm(len(others), generator=generator).tolist()
-        transferred = (reinhard(*region, *others[choice]) for choice in order)
-        perturbed = (photometric(*region, draw_photometric(1, region[0], generator)) for _ in count())
-        for subset, tries in (("MiniTransfer", transferred), ("MiniPhotometric", perturbed)):
+
+        def transfer(trial: int, region=region, others=others, order=order) -> Tensor:
+            return reinhard(*region, *others[order[trial]])
+
+        def perturb(_: int, region=region, generator=generator) -> Tensor:
+            return photometric(*region, draw_photometric(1, region[0], generator))
+
+        index = 1 + sum(other == name for other, _ in masks[:number])
+        for subset, recipe in (("MiniTransfer", transfer), ("MiniPhotometric", perturb)):
+            tries = (recipe(trial) for trial in range(min(12, len(others))))
             kept = islice((image for image in tries if plausible(image, *region)), VERSIONS[subset])
-            for version, image in enumerate(kept, start=1):
-                yield subset, *name_and_images(version, image)
+            for version, recoloured in enumerate(kept, start=1):
+                composite = photos[name].copy()
+                composite.paste(to_image(recoloured), mask.getbbox()[:2])
+                yield subset, f"{name}_{index}_{version}", composite, mask, photos[name]
 
 
 def build(out: Path, seed: int) -> dict[str, str]:
@@ -144,10 +145,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.out.exists() and not (arguments.out / "manifest.csv").is_file():
         parser.error(f"{arguments.out} exists and is not a mini data set; it is left as it is.")
+    torch.set_num_threads(1)  # the arrays are small: threads only get in each other's way
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     build(arguments.out, arguments.seed)
-    if arguments.seed == SEED and (arguments.out / "manifest.csv").read_text() != (HERE / "mini_manifest.csv").read_text():
-        sys.exit("The pixels differ from data_scripts/mini_manifest.csv: a library decodes or computes differently here.")
+    if (
+        arguments.seed == SEED
+        and (arguments.out / "manifest.csv").read_text() != (HERE / "mini_manifest.csv").read_text()
+    ):
+        sys.exit(
+            "The pixels differ from data_scripts/mini_manifest.csv: a library decodes or computes differently here."
+        )
 
 
 if __name__ == "__main__":

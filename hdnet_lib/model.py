@@ -28,6 +28,7 @@ class EncoderStage(nn.Module):
         self.normalise = normalise
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
         x = self.conv(x)
         if self.normalise:
             x = F.instance_norm(x)
@@ -44,6 +45,7 @@ class DecoderStage(nn.Module):
         self.rain = RAIN(outputs)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, inputs, H, W) and the mask -> (B, outputs, H x stride, W x stride)."""
         return self.rain(self.conv(F.relu(x)), mask)
 
 
@@ -98,7 +100,9 @@ class HDNet(nn.Module):
             self.decoder.append(DecoderStage(channels, multiple * width, kernel, stride))
             channels = skip + multiple * width
             if decoder_module and index >= len(DECODER) - 3:
-                module = GlobalDynamic(channels, learned_mask) if decoder_module == "mgd" else SpatialAttention(channels)
+                module = (
+                    GlobalDynamic(channels, learned_mask) if decoder_module == "mgd" else SpatialAttention(channels)
+                )
                 self.dynamics[str(index)] = module
         self.output = nn.ConvTranspose2d(channels, 3, 3, padding=1)
         self.apply(_initialise)

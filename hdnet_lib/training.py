@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,10 +105,10 @@ def _write(model: HDNet, output: Path, config: TrainingConfig, log: list[list]) 
     header = {"config": json.dumps(asdict(config)), "steps": str(log[-1][0]), "seconds": str(log[-1][2])}
     part = output.with_name(output.name + ".part")
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, part, metadata=header)
-    os.replace(part, output)
+    part.replace(output)
     with part.open("w", newline="") as file:
         csv.writer(file).writerows([["step", "side", "seconds", "loss", "validation_psnr"], *log])
-    os.replace(part, output.with_suffix(".csv"))
+    part.replace(output.with_suffix(".csv"))
 
 
 def _validation_set(pool: PhotoPool, count: int = 128, side: int = 128) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,46 @@
+# HDNet Lab. `make help` lists the commands.
+PYTHON ?= python3
+PROFILE ?= ci
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+MINI := data/mini/manifest.csv
+# One set of parameters for every notebook: make report PROFILE=paper DATA=/path/to/iHarmony4
+REPORT_OPTIONS := --profile $(PROFILE) $(if $(DATA),-p data_root "$(DATA)")
+
+.DEFAULT_GOAL := help
+.PHONY: help report test lint lab data notebooks clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+report: $(READY) $(MINI)  ## run every notebook and write reports/index.html
+	$(BIN)/python -m hdnet_lib.report $(REPORT_OPTIONS)
+
+test: lint $(MINI)  ## check style, run the tests, compare the notebooks' outputs
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval -p no:cacheprovider --nbval-current-env notebooks
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+lab: $(READY) $(MINI)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+data: $(MINI)  ## build the mini data set (data/mini)
+
+notebooks: $(READY) $(MINI)  ## run the notebooks in place and so refresh their committed outputs
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/[0-9]*.ipynb
+
+clean:  ## delete what the other commands made, the environment included
+	rm -rf $(VENV) data reports
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("HDNet Lab needs Python 3.11 or newer; set PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,test]"
+	@touch $@
+
+$(MINI): $(READY) data_scripts/make_mini_dataset.py data_scripts/foregrounds.json hdnet_lib/data/recipes.py
+	$(BIN)/python data_scripts/make_mini_dataset.py

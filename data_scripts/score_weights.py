@@ -1,0 +1,56 @@
+"""Score shipped weights, and classical baselines, on triplets: the numbers of the model card.
+
+    python data_scripts/score_weights.py [ROOT ...] [--model NAME]
+
+At 256 px, under the paper's protocol. Baselines: the composite as it is, and Reinhard transfer from the
+background to the foreground.
+"""
+
+import argparse
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from hdnet_lib import load_pretrained, paste
+from hdnet_lib.data import list_triplets
+from hdnet_lib.data.recipes import reinhard
+from hdnet_lib.metrics import score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("roots", nargs="*", default=["mini"], help="folders in iHarmony4 layout (default: mini)")
+    parser.add_argument("--model", default="hdnet-lite")
+    arguments = parser.parse_args()
+    model = load_pretrained(arguments.model)
+    rows = []
+    for root in arguments.roots:
+        for triplet in tqdm(list_triplets(root), desc=root):
+            images = triplet.read(256)
+            composite = torch.from_numpy(images.composite).permute(2, 0, 1)[None].float() / 127.5 - 1
+            mask = torch.from_numpy(images.mask)[None, None].float()
+            with torch.inference_mode():
+                harmonized = paste(model(composite, mask), composite, mask)
+                transferred = reinhard(composite / 2 + 0.5, mask, composite / 2 + 0.5, 1 - mask) * 2 - 1
+            for method, image in (("composite", composite), ("Reinhard", transferred), (arguments.model, harmonized)):
+                pixels = ((image[0].permute(1, 2, 0) + 1) * 127.5).numpy()
+                scores = score(pixels, images.real, images.mask)._asdict()
+                rows.append(
+                    {"data": root, "method": method, "photo": triplet.photo, "composite": triplet.name} | scores
+                )
+    table = pd.DataFrame(rows)
+    summary = table.groupby(["data", "method"], sort=False).agg(
+        composites=("composite", "nunique"), photos=("photo", "nunique"), psnr=("psnr", "mean"), mse=("mse", "mean"),
+        fmse=("fmse", "mean"), ssim=("ssim", "mean"))  # fmt: skip
+    print(summary.round({"psnr": 2, "mse": 1, "fmse": 1, "ssim": 4}).to_string())
+    psnr = table.pivot(index=["data", "composite"], columns="method", values="psnr")
+    gain = psnr[arguments.model] - psnr["composite"]
+    for root, values in gain.groupby("data", sort=False):
+        print(f"{root}: {arguments.model} gains {values.mean():.2f} dB over the composite; "
+              f"{np.count_nonzero(values < 0)} of {len(values)} made worse.")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Figures: one style, colours that colour-blind readers can tell apart."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from hdnet_lib.metrics import RATIO_BINS, ratio_bin
+
+OUTLINE = "#ffd400"
+"""Yellow foreground outline, as in Figure 3 of the paper."""
+
+
+def use_style() -> None:
+    """Set the style of all figures of this project."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    plt.rcParams.update({
+        "figure.dpi": 100,
+        "savefig.dpi": 100,
+        "savefig.bbox": "tight",
+        "figure.constrained_layout.use": True,
+        "axes.titlesize": 11,
+        "font.size": 11,
+        "svg.hashsalt": "hdnet",
+    })  # fmt: skip
+
+
+def show_images(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    captions: Sequence[Sequence[str]] | None = None,
+    outline: Sequence[np.ndarray] | None = None,
+    width: float = 2.4,
+) -> Figure:
+    """A grid of images.
+
+    Args:
+        rows: images (H, W, 3) uint8 or (H, W) for grey, the same number in each row.
+        titles: one for each column.
+        captions: below each image; an empty string for none.
+        outline: one mask (H, W) for each row, drawn as a yellow line on that row's first image.
+        width: of one image, in inches.
+    """
+    ratios = [row[0].shape[0] / row[0].shape[1] for row in rows]
+    figure, axes = plt.subplots(
+        len(rows),
+        len(titles),
+        figsize=(width * len(titles), sum(width * ratio + (0.35 if captions else 0.1) for ratio in ratios) + 0.3),
+        squeeze=False,
+        gridspec_kw={"height_ratios": ratios},
+    )
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            axis = axes[r, c]
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1 if image.dtype == bool else 255)
+            axis.set(xticks=[], yticks=[])
+            sns.despine(ax=axis, left=True, bottom=True)
+            if r == 0:
+                axis.set_title(titles[c])
+            if captions and captions[r][c]:
+                axis.set_xlabel(captions[r][c], fontsize=9)
+        if outline is not None:
+            axes[r, 0].contour(outline[r], levels=[0.5], colors=OUTLINE, linewidths=1.5)
+    return figure
+
+
+def difference(output: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Absolute difference of two (H, W, 3) uint8 images, mean over the colours, (H, W) float in grey levels."""
+    return np.abs(output.astype(float) - real.astype(float)).mean(axis=2)
+
+
+def plot_ratio_histogram(ratios: Sequence[float]) -> tuple[Figure, dict[str, int]]:
+    """Histogram of foreground ratios (0 to 1) with the bins of Table 2, and the count in each bin."""
+    counts = {ratio_bin(high): 0 for _, high in RATIO_BINS}
+    for ratio in ratios:
+        counts[ratio_bin(ratio)] += 1
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    edges = np.geomspace(0.001, 1, 25)
+    axis.hist(np.clip(ratios, edges[0], 1), bins=edges, color=sns.color_palette("colorblind")[0])
+    axis.set(xscale="log", xlabel="foreground ratio (share of the image)", ylabel="composites", xlim=(0.001, 1))
+    axis.set_xticks([0.001, 0.01, 0.05, 0.15, 1], ["0.1 %", "1 %", "5 %", "15 %", "100 %"])
+    axis.minorticks_off()
+    top = axis.get_ylim()[1]
+    for (low, high), (name, count) in zip(RATIO_BINS, counts.items(), strict=True):
+        if high < 1:
+            axis.axvline(high, color="black", linestyle="--", linewidth=1)
+        axis.text((max(low, 0.001) * high) ** 0.5, top * 1.02, f"{name}\n{count}", ha="center", va="bottom", fontsize=9)
+    return figure, counts
+
+
+def plot_training_log(steps: Sequence[int], loss: Sequence[float], psnr: Sequence[float]) -> Figure:
+    """Training loss (Eq. 1) and validation PSNR against the step."""
+    blue, orange = sns.color_palette("colorblind")[:2]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+    left.plot(steps, loss, color=blue)
+    left.set(xlabel="step", ylabel="foreground MSE (Eq. 1)", yscale="log", title="training loss")
+    right.plot(steps, psnr, color=orange)
+    right.set(xlabel="step", ylabel="PSNR (dB)", title="validation composites")
+    return figure

@@ -1,0 +1,180 @@
+"""Run the notebooks with papermill and turn them into offline HTML pages.
+
+python -m hdnet_lib.report [--profile paper] [-p NAME VALUE ...]
+"""
+
+import argparse
+import html
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+REPOSITORY = Path(__file__).parents[1]
+NOTEBOOKS = REPOSITORY / "notebooks"
+
+
+def known_parameters() -> dict[str, set[str]]:
+    """Names of the parameters of each notebook, by notebook."""
+    paths = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    return {path.stem: set(papermill.inspect_notebook(str(path))) for path in paths}
+
+
+def profile_parameters(profile: str, known: dict[str, set[str]]) -> dict[str, dict]:
+    """Parameters of each notebook under a profile.
+
+    "ci" is what the notebooks hold. Any other is ``notebooks/profiles/<profile>.yaml``: the entries of
+    ``all`` go to every notebook that has such a parameter, those under a notebook's name to that notebook.
+
+    Raises:
+        ValueError: the profile, a notebook or a parameter in it is unknown.
+    """
+    if profile == "ci":
+        return {name: {} for name in known}
+    path = NOTEBOOKS / "profiles" / f"{profile}.yaml"
+    if not path.is_file():
+        profiles = ["ci", *sorted(file.stem for file in path.parent.glob("*.yaml"))]
+        raise ValueError(f"There is no profile called {profile!r}. Known ones: {', '.join(profiles)}.")
+    content = yaml.safe_load(path.read_text()) or {}
+    parameters: dict[str, dict] = {name: {} for name in known}
+    for key, value in (content.pop("all", None) or {}).items():
+        set_everywhere(parameters, known, key, value)
+    for name, own in content.items():
+        if name not in known:
+            raise ValueError(f"{path.name}: there is no notebook called {name!r}.")
+        for key, value in own.items():
+            set_everywhere(parameters, {name: known[name]}, key, value)
+    return parameters
+
+
+def set_everywhere(parameters: dict[str, dict], known: dict[str, set[str]], key: str, value: object) -> None:
+    """Set one parameter of every notebook that has it.
+
+    Raises:
+        ValueError: none has it. (papermill itself would only warn.)
+    """
+    takers = [name for name in known if key in known[name]]
+    if not takers:
+        raise ValueError(f"there is no parameter {key!r}; known: {', '.join(sorted(set().union(*known.values())))}.")
+    for name in takers:
+        parameters[name][key] = value
+
+
+def run_notebook(source: Path, executed: Path, parameters: dict) -> str | None:
+    """Run one notebook; returns None, or a sentence that names the failing cell. The result is kept either way."""
+    try:
+        papermill.execute_notebook(str(source), str(executed), parameters, cwd=str(source.parent))
+    except PapermillExecutionError as error:
+        return f"cell {error.cell_index + 1}: {error.ename}: {error.evalue.split(chr(10))[0]}"
+    except Exception as error:  # the kernel died, or the notebook is damaged: the others still run
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
+
+
+def to_html(executed: Path, page: Path) -> None:
+    """One self-contained page: no script, style or font from another host."""
+    exporter = HTMLExporter(template_name="lab", theme="light")
+    exporter.embed_images = True
+    body, _ = exporter.from_filename(str(executed))
+    # The template loads require.js, MathJax, mermaid and widget managers from a CDN: the pages must read offline.
+    body = re.sub(r"<script\b[^>]*>.*?</script>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<link\b[^>]*>", "", body)
+    page.write_text(body, encoding="utf-8")
+
+
+def thumbnail(executed: Path) -> str:
+    """The first picture of a notebook as a data address, or an empty string."""
+    for cell in nbformat.read(executed, 4).cells:
+        for output in cell.get("outputs", []):
+            if picture := output.get("data", {}).get("image/png"):
+                return f"data:image/png;base64,{''.join(picture.split())}"
+    return ""
+
+
+def title(notebook: Path) -> str:
+    """The first heading of a notebook."""
+    for cell in nbformat.read(notebook, 4).cells:
+        if match := re.search(r"^# (.+)$", cell.source, flags=re.MULTILINE):
+            return match[1]
+    return notebook.stem
+
+
+STYLE = """
+body { font-family: system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1 { font-weight: 600; } a { color: #0063a5; text-decoration: none; } a:hover { text-decoration: underline; }
+li { display: flex; gap: 1.5rem; align-items: center; padding: 1rem 0; border-top: 1px solid #ddd; }
+ul { list-style: none; padding: 0; }
+img { width: 20rem; max-height: 14rem; object-fit: contain; object-position: left; }
+h2 { margin: 0 0 .3rem; font-size: 1.15rem; } p { margin: 0; } .failed { color: #a4262c; }
+"""
+
+
+def write_index(folder: Path, entries: list[dict], profile: str) -> None:
+    """The landing page, which links one page a notebook."""
+    items = []
+    for entry in entries:
+        state = (
+            f'<p class="failed">failed at {html.escape(entry["failure"])}</p>'
+            if entry["failure"]
+            else f"<p>ran in {entry['seconds']:.0f} s</p>"
+        )
+        picture = f'<img src="{entry["thumbnail"]}" alt="first figure">' if entry["thumbnail"] else ""
+        link = f'<h2><a href="{entry["name"]}.html">{html.escape(entry["title"])}</a></h2>'
+        items.append(f"<li>{picture}<div>{link}{state}</div></li>")
+    page = (
+        "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>HDNet Lab report</title>"
+        f"<style>{STYLE}</style></head><body><h1>HDNet Lab report</h1>"
+        f"<p>Profile: {html.escape(profile)}. {len(entries)} notebooks.</p><ul>{''.join(items)}</ul></body></html>"
+    )
+    part = folder / ".index.html.part"
+    part.write_text(page, encoding="utf-8")
+    part.replace(folder / "index.html")
+
+
+def main() -> int:
+    """Run every notebook; the exit status is 0 only where all of them ran."""
+    parser = argparse.ArgumentParser(description="Run the notebooks and write reports/index.html.")
+    parser.add_argument("--profile", default="ci")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="for every notebook that has it, such as -p data_root PATH")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "reports")
+    arguments = parser.parse_args()
+
+    known = known_parameters()
+    names = list(known)
+    try:
+        parameters = profile_parameters(arguments.profile, known)
+        for key, value in arguments.parameter:
+            set_everywhere(parameters, known, key, yaml.safe_load(value))
+    except ValueError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for number, name in enumerate(names, start=1):
+        print(f"[{number}/{len(names)}] {name}", flush=True)
+        source, executed = NOTEBOOKS / f"{name}.ipynb", arguments.out / f"{name}.ipynb"
+        started = time.monotonic()
+        failure = run_notebook(source, executed, parameters[name])
+        shown = executed if executed.is_file() else source
+        to_html(shown, arguments.out / f"{name}.html")
+        entries.append({"name": name, "title": title(source), "failure": failure, "thumbnail": thumbnail(shown),
+                        "seconds": time.monotonic() - started})  # fmt: skip
+    write_index(arguments.out, entries, arguments.profile)
+
+    failed = [entry for entry in entries if entry["failure"]]
+    for entry in failed:
+        print(f"FAILED {entry['name']}, {entry['failure']}", file=sys.stderr)
+    print(f"{len(entries) - len(failed)} of {len(entries)} notebooks ran; see {arguments.out / 'index.html'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
