@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from hdnet_lib.data.iharmony4 import MINI
 from hdnet_lib.data.recipes import draw_photometric, photometric, reinhard
+from hdnet_lib.images import to_pixels, to_tensor
 
 HERE = Path(__file__).parent
 SKIMAGE = Path(skimage.__file__).parent / "data"
@@ -49,16 +50,6 @@ VERSIONS = {"MiniTransfer": 2, "MiniPhotometric": 3}
 SEED = 20231029
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """(1, C, H, W) in [0, 1], double precision, so that processors agree on every rounded pixel."""
-    array = np.asarray(image, dtype=np.float64) / 255
-    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).unsqueeze(0)
-
-
-def to_image(tensor: Tensor) -> Image.Image:
-    return Image.fromarray((tensor[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
-
-
 def draw_mask(size: tuple[int, int], outline: list[list[int]]) -> Image.Image:
     mask = Image.new("L", size)
     ImageDraw.Draw(mask).polygon([tuple(point) for point in outline], fill=255)
@@ -68,7 +59,8 @@ def draw_mask(size: tuple[int, int], outline: list[list[int]]) -> Image.Image:
 def crop(photo: Image.Image, mask: Image.Image) -> tuple[Tensor, Tensor]:
     """Photo and mask inside the mask's bounding box: all that a recipe needs."""
     box = mask.getbbox()
-    return to_tensor(photo.crop(box)), to_tensor(mask.crop(box))
+    # Double precision, so that processors agree on every rounded pixel.
+    return to_tensor(np.asarray(photo.crop(box)), torch.float64), to_tensor(np.asarray(mask.crop(box)), torch.float64)
 
 
 def plausible(composite: Tensor, photo: Tensor, mask: Tensor) -> bool:
@@ -100,7 +92,7 @@ def composites(split: str, seed: int) -> Iterator[tuple[str, str, Image.Image, I
             kept = islice((image for image in tries if plausible(image, *region)), VERSIONS[subset])
             for version, recoloured in enumerate(kept, start=1):
                 composite = photos[name].copy()
-                composite.paste(to_image(recoloured), mask.getbbox()[:2])
+                composite.paste(Image.fromarray(to_pixels(recoloured)), mask.getbbox()[:2])
                 yield subset, f"{name}_{index}_{version}", composite, mask, photos[name]
 
 

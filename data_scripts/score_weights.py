@@ -16,6 +16,7 @@ from tqdm import tqdm
 from hdnet_lib import load_pretrained, paste
 from hdnet_lib.data import list_triplets
 from hdnet_lib.data.recipes import reinhard
+from hdnet_lib.images import to_tensor
 from hdnet_lib.metrics import score
 
 
@@ -29,23 +30,23 @@ def main() -> None:
     for root in arguments.roots:
         for triplet in tqdm(list_triplets(root), desc=root):
             images = triplet.read(256)
-            composite = torch.from_numpy(images.composite).permute(2, 0, 1)[None].float() / 127.5 - 1
-            mask = torch.from_numpy(images.mask)[None, None].float()
+            composite, mask = to_tensor(images.composite), to_tensor(images.mask)
             with torch.inference_mode():
-                harmonized = paste(model(composite, mask), composite, mask)
-                transferred = reinhard(composite / 2 + 0.5, mask, composite / 2 + 0.5, 1 - mask) * 2 - 1
-            for method, image in (("composite", composite), ("Reinhard", transferred), (arguments.model, harmonized)):
-                pixels = ((image[0].permute(1, 2, 0) + 1) * 127.5).numpy()
-                scores = score(pixels, images.real, images.mask)._asdict()
-                rows.append(
-                    {"data": root, "method": method, "photo": triplet.photo, "composite": triplet.name} | scores
-                )
+                output = model(composite * 2 - 1, mask) / 2 + 0.5
+            methods = {
+                "composite": composite,
+                "Reinhard": reinhard(composite, mask, composite, 1 - mask),
+                arguments.model: paste(output, composite, mask),
+            }
+            for method, image in methods.items():
+                scores = score(image[0].permute(1, 2, 0).numpy() * 255, images.real, images.mask)._asdict()
+                rows.append({"data": root, "method": method, "photo": triplet.photo, "name": triplet.name} | scores)
     table = pd.DataFrame(rows)
     summary = table.groupby(["data", "method"], sort=False).agg(
-        composites=("composite", "nunique"), photos=("photo", "nunique"), psnr=("psnr", "mean"), mse=("mse", "mean"),
+        composites=("name", "nunique"), photos=("photo", "nunique"), psnr=("psnr", "mean"), mse=("mse", "mean"),
         fmse=("fmse", "mean"), ssim=("ssim", "mean"))  # fmt: skip
     print(summary.round({"psnr": 2, "mse": 1, "fmse": 1, "ssim": 4}).to_string())
-    psnr = table.pivot(index=["data", "composite"], columns="method", values="psnr")
+    psnr = table.pivot(index=["data", "name"], columns="method", values="psnr")
     gain = psnr[arguments.model] - psnr["composite"]
     for root, values in gain.groupby("data", sort=False):
         print(f"{root}: {arguments.model} gains {values.mean():.2f} dB over the composite; "

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from hdnet_lib.harmonize import WORKING_SIZE, harmonize
@@ -62,5 +61,13 @@ def _train(parsed: argparse.Namespace) -> None:
             raise ValueError
     except ValueError:
         raise ValueError(f"--stages must look like 128:64000,256:5120, not {parsed.stages!r}.") from None
-    given = {field.name: getattr(parsed, field.name) for field in fields(TrainingConfig)}
-    train(TrainingConfig(**{**given, "stages": stages}), parsed.output)
+    config = TrainingConfig(
+        model=parsed.model,
+        pool=parsed.pool,
+        stages=stages,
+        batch_size=parsed.batch_size,
+        learning_rate=parsed.learning_rate,
+        seed=parsed.seed,
+        device=parsed.device,
+    )
+    train(config, parsed.output)

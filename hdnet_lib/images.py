@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
@@ -118,6 +119,18 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
 
 def _sentence(error: Exception) -> str:
     return str(error).split("\n")[0].strip().rstrip(".") or type(error).__name__
+
+
+def to_tensor(pixels: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """uint8 (H, W, C), or bool (H, W), as a batch of one: (1, C, H, W) in [0, 1]."""
+    array = pixels.reshape(*pixels.shape[:2], -1)
+    tensor = torch.from_numpy(np.array(array)).permute(2, 0, 1).unsqueeze(0).to(dtype)
+    return tensor if pixels.dtype == bool else tensor / 255
+
+
+def to_pixels(image: torch.Tensor) -> np.ndarray:
+    """A batch of one (1, 3, H, W) in [0, 1] as uint8 (H, W, 3), rounded."""
+    return (image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
 
 
 def save_image(image: Image.Image, path: str | os.PathLike) -> None:

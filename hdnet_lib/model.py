@@ -193,7 +193,7 @@ def _check_inputs(composite: Tensor, mask: Tensor) -> None:
         if tensor.ndim != 4 or tensor.shape[1] != channels:
             raise ValueError(f"{name} must have the shape (B, {channels}, H, W), not {tuple(tensor.shape)}.")
     if composite.dtype != mask.dtype:
-        raise TypeError(f"composite is {composite.dtype} and mask is {mask.dtype}: give both the same dtype.")
+        raise TypeError(f"composite is {composite.dtype} and mask is {mask.dtype}: both must have the same dtype.")
     if composite.shape[0] != mask.shape[0] or composite.shape[2:] != mask.shape[2:]:
         raise ValueError(
             f"composite {tuple(composite.shape)} and mask {tuple(mask.shape)} must agree in batch, height and width."

@@ -37,12 +37,14 @@ def show_images(
     """A grid of images.
 
     Args:
-        rows: images (H, W, 3) uint8 or (H, W) for grey, the same number in each row.
+        rows: the same number of images in each row: colours (H, W, 3) uint8, masks (H, W) bool, or maps
+            (H, W) float in grey levels, which share one colour bar from 0 to 64.
         titles: one for each column.
         captions: below each image; an empty string for none.
         outline: one mask (H, W) for each row, drawn as a yellow line on that row's first image.
         width: of one image, in inches.
     """
+    scale = None
     ratios = [row[0].shape[0] / row[0].shape[1] for row in rows]
     figure, axes = plt.subplots(
         len(rows),
@@ -54,7 +56,10 @@ def show_images(
     for r, row in enumerate(rows):
         for c, image in enumerate(row):
             axis = axes[r, c]
-            axis.imshow(image, cmap="gray", vmin=0, vmax=1 if image.dtype == bool else 255)
+            if image.dtype == float:
+                scale = axis.imshow(image, cmap="magma", vmin=0, vmax=64)
+            else:
+                axis.imshow(image, cmap="gray")
             axis.set(xticks=[], yticks=[])
             sns.despine(ax=axis, left=True, bottom=True)
             if r == 0:
@@ -63,6 +68,8 @@ def show_images(
                 axis.set_xlabel(captions[r][c], fontsize=9)
         if outline is not None:
             axes[r, 0].contour(outline[r], levels=[0.5], colors=OUTLINE, linewidths=1.5)
+    if scale is not None:
+        figure.colorbar(scale, ax=axes[:, -1], label="grey levels", shrink=0.8)
     return figure
 
 

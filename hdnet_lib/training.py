@@ -26,10 +26,10 @@ class TrainingConfig:
     model: str = "hdnet-lite"
     pool: str = "photos.csv"
     """The CSV table of :class:`~hdnet_lib.data.pool.PhotoPool`."""
-    stages: tuple[tuple[int, int], ...] = ((128, 80_000), (256, 8_000))
+    stages: tuple[tuple[int, int], ...] = ((128, 64_000), (256, 5_120))
     """(side in pixels, number of composites) one after the other; the last side is the largest."""
     batch_size: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Peak of the schedule: linear warm-up over the first 2 % of the pixels, then a cosine to zero."""
     average_decay: float = 0.998
     """The weights that ship are an exponential moving average over the steps, with this decay."""
@@ -58,6 +58,8 @@ def train(config: TrainingConfig, output: str | Path) -> HDNet:
     output = Path(output)
     if not output.parent.is_dir():
         raise ValueError(f"{output}: the folder {output.parent} does not exist.")
+    if config.batch_size < 2:
+        raise ValueError(f"the batch needs at least 2 photos, for transfer between them, not {config.batch_size}.")
     sides = [side for side, _ in config.stages]
     if sides != sorted(sides) or sides[-1] % 16 or any(sides[-1] % side for side in sides):
         raise ValueError(f"stages must grow to a multiple of 16 that each side divides, not {config.stages}.")
@@ -70,7 +72,7 @@ def train(config: TrainingConfig, output: str | Path) -> HDNet:
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
     pool = PhotoPool(config.pool, "train", sides[-1])
-    validation = _validation_set(PhotoPool(config.pool, "validation", sides[-1]))
+    validation = PhotoPool(config.pool, "validation", sides[-1]).batch(128, sides[0], torch.Generator().manual_seed(0))
 
     plan = [side for side, count in config.stages for _ in range(count // config.batch_size)]
     total_pixels = sum(config.batch_size * side**2 for side in plan)
@@ -109,10 +111,6 @@ def _write(model: HDNet, output: Path, config: TrainingConfig, log: list[list]) 
     with part.open("w", newline="") as file:
         csv.writer(file).writerows([["step", "side", "seconds", "loss", "validation_psnr"], *log])
     part.replace(output.with_suffix(".csv"))
-
-
-def _validation_set(pool: PhotoPool, count: int = 128, side: int = 128) -> tuple[Tensor, Tensor, Tensor]:
-    return pool.batch(count, side, torch.Generator().manual_seed(0))
 
 
 @torch.inference_mode()

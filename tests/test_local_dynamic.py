@@ -1,0 +1,138 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from hdnet_lib.local_dynamic import LocalDynamic
+
+CHANNELS, SIDE = 6, 5
+
+
+def case(seed, k=1, batch=1, dtype=torch.float32):
+    torch.manual_seed(seed)
+    feature = torch.randn(batch, CHANNELS, SIDE, SIDE, dtype=dtype)
+    mask = (torch.rand(batch, 1, SIDE, SIDE) < 0.4).to(dtype)
+    mask[:, :, 0, 0], mask[:, :, -1, -1] = 1, 0  # both regions in every image
+    return LocalDynamic(CHANNELS, k).to(dtype), feature, mask
+
+
+@torch.no_grad()
+def by_hand(module, feature, mask):
+    """Eq. 2 to 5, one foreground position at a time."""
+    result = feature.clone()
+    for image, region, out in zip(feature, mask[:, 0], result, strict=True):
+        background = [image[:, y, x] for y in range(SIDE) for x in range(SIDE) if region[y, x] < 0.5]
+        for y, x in region.nonzero().tolist():
+            cosines = torch.stack([F.cosine_similarity(image[:, y, x], other, dim=0) for other in background])
+            values, chosen = cosines.topk(min(module.k, len(background)))
+            alpha = values.softmax(dim=0)
+            reference = sum(a * background[i] for a, i in zip(alpha, chosen.tolist(), strict=True))
+            pair = torch.cat([reference, image[:, y, x]])
+            out[:, y, x] = module.adaptive.weight[:, :, 0] @ pair + module.adaptive.bias
+    return result
+
+
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 9), batch=st.integers(1, 3))
+def test_equals_the_equations_worked_position_by_position(seed, k, batch):
+    module, feature, mask = case(seed, k, batch, torch.float64)
+    torch.testing.assert_close(module(feature, mask), by_hand(module, feature, mask))
+
+
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 9))
+def test_background_features_are_untouched(seed, k):
+    module, feature, mask = case(seed, k)
+    background = (mask == 0).expand_as(feature)
+    assert torch.equal(module(feature, mask)[background], feature[background])
+
+
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 5))
+def test_permuting_background_positions_changes_nothing(seed, k):
+    module, feature, mask = case(seed, k, dtype=torch.float64)
+    background = (mask.flatten() == 0).nonzero().flatten()
+    shuffled = background[torch.randperm(len(background))]
+    permuted = feature.flatten(2).clone()
+    permuted[..., background] = permuted[..., shuffled]
+    foreground = (mask == 1).expand_as(feature)
+    after = module(permuted.view_as(feature), mask)
+    torch.testing.assert_close(after[foreground], module(feature, mask)[foreground])
+
+
+@given(seed=st.integers(0, 10**6))
+def test_with_one_neighbour_the_reference_is_a_background_feature(seed):
+    module, feature, mask = case(seed)
+    reference = module.reference(feature, module.match(feature, mask))[0]  # (C, N)
+    background = feature.flatten(2)[0][:, (mask.flatten() == 0)]
+    distances = torch.cdist(reference.T, background.T, compute_mode="donot_use_mm_for_euclid_dist")
+    assert distances.min(dim=1).values.max() == 0
+
+
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 40))
+def test_weights_sum_to_one_and_only_background_counts(seed, k):
+    module, feature, mask = case(seed, k)
+    matches = module.match(feature, mask)
+    torch.testing.assert_close(matches.weights.sum(2), torch.ones(1, SIDE * SIDE))
+    chosen = matches.background[0][matches.indices[0]]
+    assert (matches.weights[0][~chosen] == 0).all()
+    assert (matches.weights[0][chosen] > 0).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0], ids=["no foreground", "no background"])
+def test_passes_unchanged_without_one_of_the_regions(value):
+    module, feature, _ = case(0, k=3)
+    feature.requires_grad_()
+    result = module(feature, torch.full((1, 1, SIDE, SIDE), value))
+    assert torch.equal(result, feature)
+    result.sum().backward()
+    assert feature.grad.isfinite().all()
+
+
+def test_mixed_batch_treats_each_image_on_its_own():
+    module, feature, mask = case(1, k=2, batch=3)
+    mask[0], mask[1] = 0, 1
+    for index in range(3):
+        alone = module(feature[index : index + 1], mask[index : index + 1])
+        torch.testing.assert_close(module(feature, mask)[index : index + 1], alone)
+
+
+def test_object_that_vanishes_at_feature_size_changes_nothing():
+    module, feature, _ = case(0)
+    mask = torch.zeros(1, 1, 8 * SIDE, 8 * SIDE)
+    mask[0, 0, 4, 4] = 1  # nearest neighbour looks at rows and columns 0, 8, 16, ...
+    assert torch.equal(module(feature, mask), feature)
+
+
+def test_gradients():
+    module, feature, mask = case(3, k=3, batch=2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: module(x, mask), feature.requires_grad_())
+
+
+def test_released_formulation_differs_and_keeps_the_background():
+    torch.manual_seed(0)
+    feature, mask = torch.randn(2, CHANNELS, SIDE, SIDE), torch.zeros(2, 1, SIDE, SIDE)
+    mask[..., :2, :] = 1
+    paper, released = LocalDynamic(CHANNELS), LocalDynamic(CHANNELS, formulation="released")
+    released.load_state_dict(paper.state_dict())
+    assert not torch.allclose(paper(feature, mask), released(feature, mask))
+    assert torch.equal(released(feature, mask)[..., 2:, :], feature[..., 2:, :])
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_released_formulation_equals_its_description_worked_one_image_at_a_time(k):
+    torch.manual_seed(1)
+    feature, mask = torch.randn(2, CHANNELS, SIDE, SIDE), torch.zeros(2, 1, SIDE, SIDE)
+    mask[..., :2, :] = 1
+    module = LocalDynamic(CHANNELS, k, "released")
+    for image, region, result in zip(feature, mask, module(feature, mask), strict=True):
+        query, support = (image * region).flatten(1), (image * (1 - region)).flatten(1)
+        values, indices = (query.T @ support).topk(k, dim=1)
+        weights = values.flatten().view(k, -1).softmax(dim=1)
+        chosen = support[:, indices.flatten()].view(CHANNELS, k, -1)
+        fused = module.fuse((chosen * weights).sum(dim=1)[None], image.flatten(1)[None]).view_as(image)
+        torch.testing.assert_close(result, fused * region + image * (1 - region))
+
+
+@pytest.mark.parametrize(("k", "formulation"), [(0, "paper"), (-1, "paper"), (1.5, "paper"), (1, "cosine")])
+def test_bad_arguments_get_a_sentence(k, formulation):
+    with pytest.raises(ValueError, match="must be"):
+        LocalDynamic(4, k, formulation)

@@ -1,0 +1,42 @@
+"""The set-up files agree with each other, and nothing points at the machine that it was written on."""
+
+import re
+import subprocess
+import tomllib
+
+import yaml
+from conftest import REPOSITORY
+
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), [])
+
+
+def test_conda_environment_is_in_step_with_pyproject():
+    environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+    listed = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    expected = [re.sub(r"^torch\b", "pytorch", requirement) for requirement in REQUIREMENTS]
+    assert sorted(listed) == sorted([*expected, f"python{PROJECT['requires-python']}", "pip"])
+    assert environment["dependencies"][-1] == {"pip": ["--no-deps", "-e ."]}
+
+
+def test_constraints_pin_every_requirement_within_its_range():
+    lines = (REPOSITORY / "constraints.txt").read_text().split("\n")
+    pins = dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
+    for requirement in REQUIREMENTS:
+        name, lowest = requirement.split(">=")
+        pinned = pins[name].split(".")
+        assert [int(part) for part in pinned] >= [int(part) for part in lowest.split(".")], name
+
+
+def test_asked_for_packages_are_there():
+    names = {requirement.split(">=")[0] for requirement in REQUIREMENTS}
+    asked = "jupyterlab torch matplotlib seaborn pandas ipywidgets nbval papermill pillow"
+    assert set(asked.split()) <= names
+
+
+def test_no_tracked_file_names_a_path_or_host_of_one_machine():
+    pattern = r"/work/|/root/|/home/[a-z]|/Users/|files\.pythonhosted|pypi\.org/simple"
+    command = ["git", "grep", "-nIE", pattern, "--", ".", ":!tests/test_packaging.py"]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert found.returncode in (0, 1), found.stderr
+    assert found.stdout == ""

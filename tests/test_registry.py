@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import random_inputs
+from safetensors.torch import load_file
+
+from hdnet_lib import create_model, list_pretrained, load_pretrained, load_released_state_dict, registry
+
+PARITY = Path(__file__).parents[2] / "shared" / "parity"
+needs_parity = pytest.mark.skipif(not PARITY.is_dir(), reason="no tensors of the released network beside the project")
+
+
+def released(file):
+    tensors = load_file(PARITY / file)
+    weights = {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
+    return tensors, load_released_state_dict(weights), weights
+
+
+@needs_parity
+@pytest.mark.parametrize("file", ["official_ngf4_64px.safetensors", "official_ngf8_256px.safetensors"])
+@torch.no_grad()
+def test_parity_with_the_released_network(file):
+    tensors, model, _ = released(file)
+    output = model(tensors["input"], tensors["mask"])
+    torch.testing.assert_close(output, tensors["raw_output"], rtol=0, atol=1e-4)
+
+
+@needs_parity
+@torch.no_grad()
+def test_parity_of_each_module():
+    tensors, model, _ = released("official_ngf4_64px.safetensors")
+    modules = {"LD": model.local_dynamic, "MGD11": model.dynamics["4"], "RAIN72": model.decoder[0].rain}
+    for name, module in modules.items():
+        result = module(tensors[f"act.{name}.in"], tensors["mask"])
+        torch.testing.assert_close(result, tensors[f"act.{name}.out"], rtol=0, atol=1e-5)
+
+
+@needs_parity
+def test_released_weights_of_data_parallel_and_bad_ones():
+    tensors, model, weights = released("official_ngf4_64px.safetensors")
+    prefixed = load_released_state_dict({f"module.{key}": value for key, value in weights.items()})
+    inputs = tensors["input"], tensors["mask"]
+    assert torch.equal(prefixed(*inputs), model(*inputs))
+    with pytest.raises(ValueError, match="lacks 1 tensors"):
+        load_released_state_dict({key: value for key, value in weights.items() if key != "model_out.1.bias"})
+    with pytest.raises(ValueError, match="no tensor called 'cbam"):
+        load_released_state_dict(weights | {"cbam.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="has the shape"):
+        load_released_state_dict(weights | {"model_out.1.bias": torch.zeros(4)})
+
+
+def released_names(model):
+    """Our names as the released code spells them: the inverse of the renaming, written on its own."""
+    layers = ["72", "8", "9", "10", "11", "12", "13"]
+    for key in model.state_dict():
+        part, *rest = key.split(".")
+        if part == "encoder":
+            yield key, "model_layer0.weight" if rest[0] == "0" else f"model_layer{rest[0]}.1.weight"
+        elif part == "decoder" and rest[1] == "conv":
+            yield key, f"model_layer{layers[int(rest[0])]}.1.weight"
+        elif part == "decoder":
+            yield key, f"model_layer{layers[int(rest[0])]}norm.{rest[2]}"
+        elif part == "dynamics":
+            number = {"squeeze": 1, "expand": 3}[rest[1]]
+            yield key, f"model_layer{layers[int(rest[0])]}att.conv_kernel.{number}.{rest[2]}"
+        elif part == "bottleneck":
+            yield key, "model_layer71.1.weight"
+        elif part == "output":
+            yield key, f"model_out.1.{rest[0]}"
+        else:
+            yield key, f"LD.linear.{rest[1]}"
+
+
+def test_released_names_round_trip():
+    torch.manual_seed(0)
+    model = create_model("hdnet", width=2, local_dynamic="released").eval()
+    state = model.state_dict()
+    loaded = load_released_state_dict({theirs: state[ours] for ours, theirs in released_names(model)})
+    inputs = random_inputs()
+    assert torch.equal(loaded(*inputs), model(*inputs))
+
+
+def test_something_else_is_not_a_released_state_dict():
+    with pytest.raises(ValueError, match="not a state dict of the released HDNet"):
+        load_released_state_dict({"conv.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("name", list_pretrained())
+def test_pretrained_weights_load_and_say_what_they_are(name):
+    model = load_pretrained(name)
+    assert not model.training
+    entry = list_pretrained()[name]
+    assert len(entry.trained_on) > 20
+    assert model(*random_inputs()).isfinite().all()
+
+
+def test_changed_or_unknown_weights_are_refused(tmp_path, monkeypatch):
+    for file in registry.WEIGHTS.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    name, entry = next(iter(list_pretrained().items()))
+    load_pretrained(name)
+    weights = tmp_path / entry.file
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    with pytest.raises(ValueError, match="sha256 differs"):
+        load_pretrained(name)
+    weights.unlink()
+    with pytest.raises(ValueError, match="missing from the installed package"):
+        load_pretrained(name)
+    with pytest.raises(ValueError, match="No weights for 'hdnet-xl'"):
+        load_pretrained("hdnet-xl")
+
+
+def test_index_holds_nothing_else():
+    listed = {entry["file"] for entry in json.loads((registry.WEIGHTS / "index.json").read_text()).values()}
+    assert listed == {path.name for path in registry.WEIGHTS.glob("*.safetensors")}
+
+
+@pytest.mark.parametrize(("name", "overrides"), [("unet", {}), ("hdnet", {"depth": 3})])
+def test_unknown_models_and_arguments_get_a_sentence(name, overrides):
+    with pytest.raises(ValueError, match=r"no model called|unexpected keyword"):
+        create_model(name, **overrides)

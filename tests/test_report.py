@@ -1,0 +1,87 @@
+import re
+import sys
+
+import nbformat
+import pytest
+import yaml
+
+from hdnet_lib import report
+
+
+def notebook(path, *sources, parameters="number = 1"):
+    cells = [nbformat.v4.new_markdown_cell(f"# {path.stem} <title>")]
+    cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "NOTEBOOKS", tmp_path)
+    notebook(
+        tmp_path / "00_good.ipynb", "import matplotlib.pyplot as plt; plt.plot([number]); plt.show()", "print(number)"
+    )
+    notebook(tmp_path / "01_bad.ipynb", "print('before')", "1 / 0", parameters="other = 2")
+    notebook(tmp_path / "02_after.ipynb", "print('still runs', number)")
+    return tmp_path
+
+
+def run(monkeypatch, out, *arguments):
+    monkeypatch.setattr(sys, "argv", ["report", "--out", str(out), *arguments])
+    return report.main()
+
+
+def test_a_failing_notebook_is_named_and_the_others_still_run(folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "reports"
+    assert run(monkeypatch, out, "-p", "number", "7") == 1
+    printed = capsys.readouterr()
+    assert "FAILED 01_bad, cell 4: ZeroDivisionError: division by zero" in printed.err
+    assert "2 of 3 notebooks ran" in printed.out
+    index = (out / "index.html").read_text()
+    assert "00_good &lt;title&gt;" in index
+    assert index.count("<li>") == 3
+    assert index.count('class="failed"') == 1
+    assert index.count("data:image/png;base64,") == 1
+    assert "still runs 7" in (out / "02_after.html").read_text()
+    assert "before" in (out / "01_bad.html").read_text()
+
+
+def test_pages_ask_no_other_host(folder, tmp_path, monkeypatch):
+    (folder / "01_bad.ipynb").unlink()
+    assert run(monkeypatch, tmp_path / "reports") == 0
+    for page in (tmp_path / "reports").glob("*.html"):
+        text = page.read_text()
+        assert "<script" not in text
+        assert re.findall(r"""(?:src|data)=["']?https?:|url\(["']?https?:|@import|<link""", text) == []
+
+
+def test_profiles(folder):
+    known = report.known_parameters()
+    assert report.profile_parameters("ci", known) == {"00_good": {}, "01_bad": {}, "02_after": {}}
+    (folder / "profiles").mkdir()
+    profile = folder / "profiles" / "paper.yaml"
+    profile.write_text(yaml.safe_dump({"all": {"number": 5}, "01_bad": {"other": 9}}))
+    expected = {"00_good": {"number": 5}, "01_bad": {"other": 9}, "02_after": {"number": 5}}
+    assert report.profile_parameters("paper", known) == expected
+    for content, sentence in (
+        ({"all": {"numbre": 5}}, "no parameter 'numbre'"),
+        ({"01_bad": {"number": 5}}, "no parameter 'number'"),
+        ({"09_none": {"number": 5}}, "no notebook called '09_none'"),
+    ):
+        profile.write_text(yaml.safe_dump(content))
+        with pytest.raises(ValueError, match=sentence):
+            report.profile_parameters("paper", known)
+    with pytest.raises(ValueError, match=r"Known ones: ci, paper"):
+        report.profile_parameters("laptop", known)
+
+
+def test_unknown_parameter_is_refused_before_anything_runs(folder, tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, tmp_path / "reports", "-p", "nubmer", "7") == 2
+    assert "no parameter 'nubmer'; known: number, other" in capsys.readouterr().err
+    assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize("profile", ["paper"])
+def test_shipped_profiles_fit_the_notebooks(profile):
+    assert report.profile_parameters(profile, report.known_parameters())

@@ -1,0 +1,124 @@
+import csv
+import json
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from hdnet_lib import create_model
+from hdnet_lib.cli import main
+from hdnet_lib.data.pool import PhotoPool
+from hdnet_lib.training import TrainingConfig, learning_rate_factor, train
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A pool of twelve photos, two of them in the validation part, one with two masks, one with none."""
+    names = [f"photo{number}.png" for number in range(200)]
+    held_out = [name for name in names if zlib.crc32(name.encode()) % 20 == 0][:2]
+    names = [name for name in names if zlib.crc32(name.encode()) % 20][:10] + held_out
+    rng = np.random.default_rng(0)
+    lines = ["image,masks"]
+    for index, name in enumerate(names):
+        Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((60, 50)).save(tmp_path / name)
+        mask = np.zeros((50, 60), np.uint8)
+        mask[10:40, 10:30] = 255
+        Image.fromarray(mask).save(tmp_path / f"mask_{name}")
+        lines.append(f"{name}," + ["", f"mask_{name} mask_{name}", f"mask_{name}"][min(index, 2)])
+    path = tmp_path / "pool.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_pool_splits_by_photo_and_draws_composites(table):
+    train_part, held_out = PhotoPool(table, "train", 32), PhotoPool(table, "validation", 32)
+    assert (len(train_part), len(held_out)) == (10, 2)  # one photo has no mask, one has two
+    for size in (16, 32):
+        composite, mask, real = train_part.batch(12, size, torch.Generator().manual_seed(0))
+        assert composite.shape == real.shape == (12, 3, size, size)
+        assert set(mask.unique().tolist()) == {0.0, 1.0}
+        background = (mask == 0).expand_as(real)
+        torch.testing.assert_close(composite[background], real[background], rtol=0, atol=1e-6)
+        assert min(real.min(), composite.min()) >= -1
+        assert max(real.max(), composite.max()) <= 1
+        assert ((composite - real).abs().amax(dim=(1, 2, 3)) > 0).all()
+    one, two = (train_part.batch(4, 32, torch.Generator().manual_seed(5))[0] for _ in range(2))
+    assert torch.equal(one, two)
+
+
+def run(table, output, **changes):
+    torch.manual_seed(123)  # training must not depend on the state it finds
+    settings = {"model": "hdnet-nano", "pool": str(table), "stages": ((16, 24), (32, 8)), "batch_size": 4}
+    return train(TrainingConfig(**(settings | changes)), output)
+
+
+def test_training_writes_weights_and_log_and_repeats_itself(table, tmp_path):
+    model = run(table, tmp_path / "one.safetensors")
+    run(table, tmp_path / "two.safetensors")
+    one, two = load_file(tmp_path / "one.safetensors"), load_file(tmp_path / "two.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    fresh = create_model("hdnet-nano")
+    fresh.load_state_dict(one)
+    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), model.parameters(), strict=True))
+    with safe_open(tmp_path / "one.safetensors", "pt") as file:
+        header = file.metadata()
+    assert json.loads(header["config"])["stages"] == [[16, 24], [32, 8]]
+    assert header["steps"] == "8"
+    with (tmp_path / "one.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["8"]
+    assert 0 < float(rows[0]["validation_psnr"]) < 60
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_training_reduces_the_loss(table, tmp_path):
+    losses = []
+    for samples in (8, 1600):
+        run(table, tmp_path / "w.safetensors", stages=((16, samples),), batch_size=8, average_decay=0.9)
+        with (tmp_path / "w.csv").open() as file:
+            losses.append(float(list(csv.DictReader(file))[-1]["validation_psnr"]))
+    assert losses[1] > losses[0] + 1
+
+
+def test_schedule():
+    assert learning_rate_factor(0.0) == 0
+    assert learning_rate_factor(0.02) == 1
+    assert learning_rate_factor(0.51) == pytest.approx(0.5)
+    assert learning_rate_factor(1.0) == pytest.approx(0)
+
+
+def test_nan_stops_and_writes_nothing(table, tmp_path):
+    with pytest.raises(FloatingPointError, match="try a lower learning rate"):
+        run(table, tmp_path / "w.safetensors", learning_rate=1e30)
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
+    (tmp_path / "wrong.csv").write_text("photo\nx.png\n")
+    (tmp_path / "gone.csv").write_text("image,masks\n" + "".join(f"{n}.png,{n}.png\n" for n in range(30)))
+    out = ["-o", str(tmp_path / "w.safetensors")]
+    cases = {
+        "there is no such file": ["none.csv", *out],
+        "needs the columns": [str(tmp_path / "wrong.csv"), *out],
+        "does not exist": [str(tmp_path / "gone.csv"), *out],
+        "the folder": [str(table), "-o", str(tmp_path / "none" / "w.safetensors")],
+        "--stages must look like": [str(table), *out, "--stages", "big"],
+        "stages must grow": [str(table), *out, "--stages", "64:8,32:8"],
+        "no model called": [str(table), *out, "--model", "unet"],
+    }
+    for sentence, arguments in cases.items():
+        assert main(["train", *arguments]) == 2
+        error = capsys.readouterr().err.split("\n")[-2]
+        assert sentence in error
+        assert error.startswith("hdnet: ")
+    assert not list(tmp_path.glob("w.*"))
+
+
+def test_command_line(table, tmp_path):
+    arguments = ["train", str(table), "-o", str(tmp_path / "w.safetensors"), "--model", "hdnet-nano"]
+    assert main([*arguments, "--stages", "16:8,32:4", "--batch-size", "4"]) == 0
+    assert (tmp_path / "w.safetensors").is_file()
