@@ -9,7 +9,7 @@ MINI := data/mini/manifest.csv
 REPORT_OPTIONS := --profile $(PROFILE) $(if $(DATA),-p data_root "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help report test lint lab data notebooks clean
+.PHONY: help report test lint lab data notebooks figures clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ data: $(MINI)  ## build the mini data set (data/mini)
 
 notebooks: $(READY) $(MINI)  ## run the notebooks in place and so refresh their committed outputs
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/[0-9]*.ipynb
+
+figures: $(READY) $(MINI)  ## draw the pictures of figures/ anew
+	$(BIN)/python data_scripts/make_figures.py
 
 clean:  ## delete what the other commands made, the environment included
 	rm -rf $(VENV) data reports

@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--model", default="hdnet-lite", help=f"one of {', '.join(list_models())}")
     command.add_argument("--stages", default="128:64000,256:5120", metavar="SIDE:COUNT,...",
                          help="sides in pixels and numbers of composites, one after the other")  # fmt: skip
+    command.add_argument("--start", default="", metavar="WEIGHTS", help="weights to start from (.safetensors)")
     command.add_argument("--batch-size", type=int, default=16)
     command.add_argument("--learning-rate", type=float, default=3e-3)
     command.add_argument("--seed", type=int, default=0)
@@ -67,6 +68,7 @@ def _train(parsed: argparse.Namespace) -> None:
         stages=stages,
         batch_size=parsed.batch_size,
         learning_rate=parsed.learning_rate,
+        start=parsed.start,
         seed=parsed.seed,
         device=parsed.device,
     )

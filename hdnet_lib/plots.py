@@ -17,8 +17,8 @@ def use_style() -> None:
     """Set the style of all figures of this project."""
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
     plt.rcParams.update({
-        "figure.dpi": 100,
-        "savefig.dpi": 100,
+        "figure.dpi": 90,
+        "savefig.dpi": 90,
         "savefig.bbox": "tight",
         "figure.constrained_layout.use": True,
         "axes.titlesize": 11,
@@ -32,7 +32,7 @@ def show_images(
     titles: Sequence[str],
     captions: Sequence[Sequence[str]] | None = None,
     outline: Sequence[np.ndarray] | None = None,
-    width: float = 2.4,
+    width: float = 2.3,
 ) -> Figure:
     """A grid of images.
 

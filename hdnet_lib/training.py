@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -33,6 +34,8 @@ class TrainingConfig:
     """Peak of the schedule: linear warm-up over the first 2 % of the pixels, then a cosine to zero."""
     average_decay: float = 0.998
     """The weights that ship are an exponential moving average over the steps, with this decay."""
+    start: str = ""
+    """Weights (safetensors) of the same model to start from, instead of random ones."""
     seed: int = 0
     device: str = "cpu"
 
@@ -67,7 +70,10 @@ def train(config: TrainingConfig, output: str | Path) -> HDNet:
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     device = torch.device(config.device)
-    model = create_model(config.model).to(device)
+    model = create_model(config.model)
+    if config.start:
+        _load(model, config.start)
+    model.to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
@@ -100,6 +106,13 @@ def train(config: TrainingConfig, output: str | Path) -> HDNet:
             progress.set_postfix(loss=f"{loss.item():.4f}", psnr=f"{psnr:.2f} dB")
             _write(average.module, output, config, log)
     return average.module.cpu().eval()
+
+
+def _load(model: HDNet, path: str) -> None:
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path}: these weights do not fit the model: {str(error).split(chr(10))[0]}") from None
 
 
 def _write(model: HDNet, output: Path, config: TrainingConfig, log: list[list]) -> None:

@@ -1,0 +1,108 @@
+"""A pool of real photos and masks in memory, from which training composites are made on the fly."""
+
+import csv
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from hdnet_lib.data.recipes import Photometric, draw_photometric, photometric, reinhard
+
+
+class PhotoPool:
+    """Photos with one mask each, squeezed to a square and kept as uint8.
+
+    Args:
+        table: a CSV file with the columns ``image`` (path relative to the CSV) and ``masks`` (one or
+            more paths, separated by spaces). Photos without a mask are left out.
+        part: "train" or "validation". A photo goes to the validation part, with all its masks, when
+            the CRC-32 of its name is divisible by 20: about 5 % of the photos, the same in every run.
+        size: side of the training images; the pool keeps 1/16 more, for random crops.
+
+    Raises:
+        ValueError: the table cannot be used; the sentence says why.
+    """
+
+    def __init__(self, table: str | Path, part: str = "train", size: int = 256) -> None:
+        self.size = size
+        side = size + size // 16
+        pairs = _read_table(Path(table), validation=part == "validation")
+        photos = np.empty((len(pairs), side, side, 3), np.uint8)
+        masks = np.empty((len(pairs), side, side), np.uint8)
+        for index, (photo, mask) in enumerate(tqdm(pairs, desc=f"reading {part} photos", unit="photo")):
+            photos[index] = Image.open(photo).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+            masks[index] = Image.open(mask).convert("L").resize((side, side), Image.Resampling.BILINEAR)
+        self.photos = torch.from_numpy(photos).permute(0, 3, 1, 2)
+        self.masks = torch.from_numpy(masks).unsqueeze(1)
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def batch(self, count: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw composites: composite (B, 3, size, size) and real in [-1, 1], mask (B, 1, size, size) 0 or 1.
+
+        Random crop and flip; one foreground in six is the surroundings of the object instead of the
+        object, which gives large foregrounds. Two in five get Reinhard transfer from another photo of
+        the batch, the others the photometric chain; each is mixed with the photo at U(0, 1), since a
+        network that never sees a good composite learns to change every one.
+        """
+        photo, mask = self._crops(count, size, generator)
+        reference, reference_mask = photo.roll(1, 0), mask.roll(1, 0)
+        transfer = torch.rand(count, generator=generator) < 0.4
+        strength = torch.rand(count, 1, 1, 1, generator=generator)
+        settings = draw_photometric(count, photo, generator)
+
+        recoloured = torch.empty_like(photo)
+        region = (photo[transfer], mask[transfer])
+        recoloured[transfer] = reinhard(*region, reference[transfer], reference_mask[transfer])
+        chosen = Photometric(*(value[~transfer] for value in settings))
+        recoloured[~transfer] = photometric(photo[~transfer], mask[~transfer], chosen)
+        composite = torch.lerp(photo, recoloured, strength)
+        return composite * 2 - 1, mask, photo * 2 - 1
+
+    def _crops(self, count: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        photos, masks = [], []
+        margin = self.photos.shape[-1] - self.size
+        while len(photos) < count:
+            index, top, left, flip, invert = (
+                int(torch.randint(high, (1,), generator=generator))
+                for high in (len(self), margin + 1, margin + 1, 2, 6)
+            )
+            window = (..., slice(top, top + self.size), slice(left, left + self.size))
+            photo, mask = self.photos[index][window].float() / 255, self.masks[index][window].float() / 255
+            if size != self.size:
+                photo = torch.nn.functional.avg_pool2d(photo, self.size // size)
+                mask = torch.nn.functional.avg_pool2d(mask, self.size // size)
+            mask = (mask > 0.5).float()
+            if not 0.002 < mask.mean() < 0.95:  # cut away by the crop
+                continue
+            if invert == 0:
+                mask = 1 - mask
+            photos.append(photo.flip(-1) if flip else photo)
+            masks.append(mask.flip(-1) if flip else mask)
+        return torch.stack(photos), torch.stack(masks)
+
+
+def _read_table(table: Path, validation: bool) -> list[tuple[Path, Path]]:
+    if not table.is_file():
+        raise ValueError(f"{table}: there is no such file; a pool is a CSV file with the columns image and masks.")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"image", "masks"} <= rows[0].keys():
+        raise ValueError(f"{table}: needs the columns image and masks and at least one row.")
+    pairs = []
+    for row in rows:
+        if (zlib.crc32(row["image"].encode()) % 20 == 0) == validation:
+            pairs += [(table.parent / row["image"], table.parent / mask) for mask in row["masks"].split()]
+    for path in {path for pair in pairs for path in pair}:
+        if not path.is_file():
+            raise ValueError(f"{table}: names {path}, which does not exist.")
+    if not pairs:
+        raise ValueError(
+            f"{table}: no photo with a mask is left for the {'validation' if validation else 'train'} part."
+        )
+    return pairs
