@@ -84,25 +84,16 @@ def plot_ratio_histogram(ratios: Sequence[float]) -> tuple[Figure, dict[str, int
     for ratio in ratios:
         counts[ratio_bin(ratio)] += 1
     figure, axis = plt.subplots(figsize=(7, 3.4))
-    edges = np.geomspace(0.001, 1, 25)
+    edges = np.concatenate([np.geomspace(0.001, 0.05, 14), np.geomspace(0.05, 0.15, 5), np.geomspace(0.15, 1, 8)])
+    edges = np.unique(edges)  # bars end where the bins end
     axis.hist(np.clip(ratios, edges[0], 1), bins=edges, color=sns.color_palette("colorblind")[0])
     axis.set(xscale="log", xlabel="foreground ratio (share of the image)", ylabel="composites", xlim=(0.001, 1))
     axis.set_xticks([0.001, 0.01, 0.05, 0.15, 1], ["0.1 %", "1 %", "5 %", "15 %", "100 %"])
     axis.minorticks_off()
+    figure.suptitle(f"How much of the image is foreground ({len(ratios)} composites)", fontsize=11)
     top = axis.get_ylim()[1]
     for (low, high), (name, count) in zip(RATIO_BINS, counts.items(), strict=True):
         if high < 1:
             axis.axvline(high, color="black", linestyle="--", linewidth=1)
         axis.text((max(low, 0.001) * high) ** 0.5, top * 1.02, f"{name}\n{count}", ha="center", va="bottom", fontsize=9)
     return figure, counts
-
-
-def plot_training_log(steps: Sequence[int], loss: Sequence[float], psnr: Sequence[float]) -> Figure:
-    """Training loss (Eq. 1) and validation PSNR against the step."""
-    blue, orange = sns.color_palette("colorblind")[:2]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
-    left.plot(steps, loss, color=blue)
-    left.set(xlabel="step", ylabel="foreground MSE (Eq. 1)", yscale="log", title="training loss")
-    right.plot(steps, psnr, color=orange)
-    right.set(xlabel="step", ylabel="PSNR (dB)", title="validation composites")
-    return figure
