@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,29 +94,24 @@ def load_pretrained(name: str = "hdnet-lite") -> HDNet:
     return model.eval()
 
 
-# Released name -> ours. The released layers are numbered 0 to 6, 71, 72, 8 to 13.
-_DECODER = {"72": 0, "8": 1, "9": 2, "10": 3, "11": 4, "12": 5, "13": 6}
-
-
-def _rename(key: str) -> str | None:
-    """Our name for a released key, or None where we have no such tensor."""
-    if match := re.fullmatch(r"model_layer([0-6])(?:\.1)?\.weight", key):
-        return f"encoder.{match[1]}.conv.weight"
-    if key == "model_layer71.1.weight":
-        return "bottleneck.weight"
-    if match := re.fullmatch(r"LD\.linear\.(weight|bias)", key):
-        return f"local_dynamic.adaptive.{match[1]}"
-    if match := re.fullmatch(r"model_layer(72|8|9|1[0-3])\.1\.weight", key):
-        return f"decoder.{_DECODER[match[1]]}.conv.weight"
-    if match := re.fullmatch(r"model_layer(72|8|9|1[0-3])norm\.((?:fore|back)ground_(?:gamma|beta))", key):
-        return f"decoder.{_DECODER[match[1]]}.rain.{match[2]}"
-    if match := re.fullmatch(r"model_layer(1[1-3])att\.conv_kernel\.([13])\.(weight|bias)", key):
-        return f"dynamics.{_DECODER[match[1]]}.{ {'1': 'squeeze', '3': 'expand'}[match[2]] }.{match[3]}"
-    if match := re.fullmatch(r"model_layer(1[1-3])att\.conv_guide\.(weight|bias)", key):
-        return f"dynamics.{_DECODER[match[1]]}.guide.conv.{match[2]}"
-    if match := re.fullmatch(r"model_out\.1\.(weight|bias)", key):
-        return f"output.{match[1]}"
-    return None
+def _released_names() -> dict[str, str | None]:
+    """Released name -> ours, or None for a tensor that the released code holds and never uses."""
+    names: dict[str, str | None] = {"model_layer0.weight": "encoder.0.conv.weight"}
+    names |= {f"model_layer{layer}.1.weight": f"encoder.{layer}.conv.weight" for layer in range(1, 7)}
+    names["model_layer71.1.weight"] = "bottleneck.weight"
+    for kind in ("weight", "bias"):
+        names[f"LD.linear.{kind}"] = f"local_dynamic.adaptive.{kind}"
+        names[f"model_out.1.{kind}"] = f"output.{kind}"
+    for stage, layer in enumerate((72, 8, 9, 10, 11, 12, 13)):
+        names[f"model_layer{layer}.1.weight"] = f"decoder.{stage}.conv.weight"
+        for vector in ("foreground_gamma", "foreground_beta", "background_gamma", "background_beta"):
+            names[f"model_layer{layer}norm.{vector}"] = f"decoder.{stage}.rain.{vector}"
+        if layer in (11, 12, 13):
+            for kind in ("weight", "bias"):
+                names[f"model_layer{layer}att.conv_kernel.1.{kind}"] = f"dynamics.{stage}.squeeze.{kind}"
+                names[f"model_layer{layer}att.conv_kernel.3.{kind}"] = f"dynamics.{stage}.expand.{kind}"
+                names[f"model_layer{layer}att.conv_guide.{kind}"] = None
+    return names
 
 
 def load_released_state_dict(state_dict: Mapping[str, Tensor]) -> HDNet:
@@ -142,18 +136,18 @@ def load_released_state_dict(state_dict: Mapping[str, Tensor]) -> HDNet:
     if first is None:
         raise ValueError("This is not a state dict of the released HDNet: it has no 'model_layer0.weight'.")
     model = create_model("hdnet", width=first.shape[0], local_dynamic="released")
-    expected = model.state_dict()
+    names, expected = _released_names(), model.state_dict()
     renamed = {}
     for key, value in released.items():
-        name = _rename(key)
-        if name is None:
+        if key not in names:
             raise ValueError(f"The released HDNet has no tensor called {key!r}; was this trained with another network?")
-        if ".guide." in name:
+        name = names[key]
+        if name is None:
             continue
         if value.shape != expected[name].shape:
             raise ValueError(f"{key!r} has the shape {tuple(value.shape)}, not {tuple(expected[name].shape)}.")
         renamed[name] = value
-    if missing := sorted(expected.keys() - renamed.keys()):
-        raise ValueError(f"The state dict lacks {len(missing)} tensors, among them the one for {missing[0]!r}.")
+    if missing := [key for key, name in names.items() if name and key not in released]:
+        raise ValueError(f"The state dict lacks {len(missing)} tensors, among them {missing[0]!r}.")
     model.load_state_dict(renamed)
     return model.eval()

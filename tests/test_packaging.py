@@ -35,9 +35,9 @@ def test_asked_for_packages_are_there():
     assert set(asked.split()) <= names
 
 
-def test_no_tracked_file_names_a_path_or_host_of_one_machine():
-    pattern = r"/work/|/root/|/home/[a-z]|/Users/|files\.pythonhosted|pypi\.org/simple"
-    command = ["git", "grep", "-nIE", pattern, "--", ".", ":!tests/test_packaging.py"]
+def test_no_tracked_file_names_a_path_of_one_machine():
+    pattern = "|".join(f"/{folder}/[a-z.]" for folder in ("work", "root", "home", "Users", "tmp"))
+    command = ["git", "grep", "-nIE", pattern]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert found.returncode in (0, 1), found.stderr
     assert found.stdout == ""
