@@ -9,6 +9,7 @@ from hdnet_lib.registry import (
     list_pretrained,
     load_pretrained,
     load_released_state_dict,
+    load_weights,
 )
 
 __version__ = "0.1.0"
@@ -22,5 +23,6 @@ __all__ = [
     "list_pretrained",
     "load_pretrained",
     "load_released_state_dict",
+    "load_weights",
     "paste",
 ]

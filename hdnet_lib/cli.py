@@ -2,11 +2,10 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from hdnet_lib.harmonize import WORKING_SIZE, harmonize
-from hdnet_lib.images import ImageError, save_image
-from hdnet_lib.registry import list_models, list_pretrained, load_pretrained
+from hdnet_lib.images import check_output, save_image
+from hdnet_lib.registry import list_models, list_pretrained, load_pretrained, load_weights
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +17,11 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("composite", help="the photo")
     command.add_argument("mask", help="an image of the same size, white on the foreground")
     command.add_argument("-o", "--output", required=True, help="file to write; .png keeps the background exactly")
-    command.add_argument("--model", default="hdnet-lite", help=f"weights: {', '.join(list_pretrained())}")
+    command.add_argument(
+        "--model",
+        default="hdnet-lite",
+        help=f"{', '.join(list_pretrained())}, or a .safetensors file that `hdnet train` wrote",
+    )
     command.add_argument("--working-size", type=int, default=WORKING_SIZE, metavar="PIXELS",
                          help=f"longer side that the network sees (default {WORKING_SIZE})")  # fmt: skip
     command.set_defaults(run=_harmonize)
@@ -39,17 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)
-    except (ImageError, ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError) as error:
         print(f"hdnet: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def _harmonize(parsed: argparse.Namespace) -> None:
-    for name in ("composite", "mask"):
-        if Path(parsed.output).resolve() == Path(getattr(parsed, name)).resolve():
-            raise ImageError(f"output {parsed.output} is the {name} itself: choose another name.")
-    model = load_pretrained(parsed.model)
+    check_output(parsed.output, (parsed.composite, parsed.mask))
+    model = load_weights(parsed.model) if parsed.model.endswith(".safetensors") else load_pretrained(parsed.model)
     save_image(harmonize(model, parsed.composite, parsed.mask, parsed.working_size), parsed.output)
 
 

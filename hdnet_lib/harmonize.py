@@ -9,18 +9,18 @@ from torch.nn import functional as F
 from hdnet_lib.images import ImageError, ImageLike, read_mask, read_photo
 from hdnet_lib.model import MIN_SIZE, STRIDE, HDNet
 
-WORKING_SIZE = 256
-"""Default of the longer side of what the network sees, in pixels: the size that it was trained at."""
 LARGEST_WORKING_SIZE = 512
+WORKING_SIZE = 512
+"""Default of the longer side of what the network sees, in pixels. Better than 256 and 384 on the train list of the
+mini data set, which the shipped weights have not seen."""
 
 
 def harmonize(model: HDNet, composite: ImageLike, mask: ImageLike, working_size: int = WORKING_SIZE) -> Image.Image:
     """Make the foreground of a composite look as if it belonged.
 
     The network sees the photo with its longer side brought to ``working_size``. What it changes there, a
-    smooth difference of colours, is brought to full size and added to the full-size foreground, which so
-    keeps its detail. Each cell of the difference counts by its share of foreground, so that no background
-    leaks in at the edge.
+    difference of colours, is brought to full size and added to the full-size foreground, which so keeps
+    its detail. Each pixel of the difference counts by its share of foreground.
 
     Args:
         model: from :func:`hdnet_lib.load_pretrained`, or one of your own.
@@ -65,11 +65,10 @@ def harmonize(model: HDNet, composite: ImageLike, mask: ImageLike, working_size:
         raise ImageError(f"mask is too fine a pattern: at {size[0]}x{size[1]} pixels it leaves no background.")
 
     parameter = next(model.parameters())
-    was_training = model.training
-    model.eval()
     with torch.inference_mode():
         output = model(small.to(parameter), network_mask.to(parameter)).float().cpu()
-    model.train(was_training)
+    if not output.isfinite().all():
+        raise ImageError(f"the model's output is not a number somewhere: use float32 weights, not {parameter.dtype}.")
     change = (output - small) * 127.5  # grey levels
     return _add(photo, soft_mask, change, coverage)
 
@@ -106,6 +105,7 @@ def _add(photo: Image.Image, soft_mask: np.ndarray, change: Tensor, coverage: Te
         mixed = np.rint(part + alpha * lifted).clip(0, 255).astype(np.uint8)
         pixels[top:bottom, :, :3] = np.where(alpha > 0, mixed, part)
     result = Image.fromarray(pixels)
-    if profile := photo.info.get("icc_profile"):
+    profile = photo.info.get("icc_profile")
+    if profile and profile[16:20] == b"RGB ":  # not that of a greyscale photo, which is RGB by now
         result.info["icc_profile"] = profile
     return result

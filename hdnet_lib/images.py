@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ def read_photo(source: ImageLike, name: str = "composite") -> Image.Image:
         ImageError: the source cannot be read or has no faithful 8-bit RGB form (16 bits, float, CMYK,
             several frames).
     """
-    image, name = _open(source, name)
+    image = open_image(source, name)
+    if isinstance(source, str | os.PathLike):
+        name = f"{name} {source}"
     if image.mode in ("CMYK", "LAB", "HSV", "YCbCr"):
         raise ImageError(
             f"{name} is a {image.mode} image: convert it to RGB first, so that you choose how its colours map."
@@ -54,7 +57,7 @@ def read_mask(source: ImageLike, name: str = "mask") -> np.ndarray:
         return mask.astype(np.float32)
 
     image = read_photo(source, name)
-    if not isinstance(source, np.ndarray | Image.Image):
+    if isinstance(source, str | os.PathLike):
         name = f"{name} {source}"
     if image.mode == "RGBA":
         if image.getchannel("A").getextrema() != (255, 255):
@@ -69,42 +72,57 @@ def read_mask(source: ImageLike, name: str = "mask") -> np.ndarray:
     return mask.astype(np.float32) / 255
 
 
-def _open(source: ImageLike, name: str) -> tuple[Image.Image, str]:
-    """The loaded, upright image, and the name to use in messages."""
-    if isinstance(source, np.ndarray):
-        return _from_array(source, name), name
-    if isinstance(source, Image.Image):
-        image = source
-    elif isinstance(source, str | os.PathLike):
-        name = f"{name} {source}"
-        path = Path(source)
-        if not path.exists():
-            raise ImageError(f"{name}: there is no such file.")
-        if not path.is_file():
-            raise ImageError(f"{name} is not a file.")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a large photo is no attack: Pillow's hard limit stays
-                image = Image.open(path)
-        except UnidentifiedImageError:
-            raise ImageError(f"{name} is not an image that Pillow can read.") from None
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ImageError(f"{name} cannot be opened: {_sentence(error)}.") from None
-    else:
-        raise ImageError(f"{name} must be a path, a PIL image or a NumPy array, not {type(source).__name__}.")
+def open_image(source: ImageLike, name: str) -> Image.Image:
+    """Open and load an image in its own pixel format, upright by its EXIF orientation.
 
-    if getattr(image, "n_frames", 1) > 1:
-        raise ImageError(f"{name} has {image.n_frames} frames: save the one you mean as a single image.")
-    if any(";16" in str(tile[3]) for tile in getattr(image, "tile", [])):
+    Raises:
+        ImageError: the source is no readable image, or has several frames or 16 bits a channel. (Pillow cuts
+            16-bit colour to 8 bits by itself; a PIL image that is loaded already cannot be checked.)
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, name)
+    if not isinstance(source, str | os.PathLike | Image.Image):
+        raise ImageError(f"{name} must be a path, a PIL image or a NumPy array, not {type(source).__name__}.")
+    # Damaged files make Pillow's decoders raise errors of many types, so all are caught here.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of corrupt metadata, and of large photos below Pillow's hard limit
+        image = source
+        if not isinstance(source, Image.Image):
+            name = f"{name} {source}"
+            try:
+                image = Image.open(source)
+            except FileNotFoundError:
+                raise ImageError(f"{name}: there is no such file.") from None
+            except IsADirectoryError:
+                raise ImageError(f"{name} is not a file.") from None
+            except UnidentifiedImageError:
+                raise ImageError(f"{name} is not an image that Pillow can read.") from None
+            except Exception as error:
+                raise ImageError(f"{name} cannot be opened: {_reason(error)}.") from None
+        try:
+            frames = getattr(image, "n_frames", 1)
+            deep = _is_deep(image)
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+        except Exception as error:
+            raise ImageError(f"{name} is damaged or incomplete: {_reason(error)}.") from None
+    if frames > 1:
+        raise ImageError(f"{name} has {frames} frames: save the one you mean as a single image.")
+    if deep:
         raise ImageError(f"{name} has 16 bits a channel: save it with 8 bits a channel first.")
-    try:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        raise ImageError(f"{name} is damaged or incomplete: {_sentence(error)}.") from None
     if 0 in upright.size:
         raise ImageError(f"{name} has no pixels.")
-    return upright, name
+    return upright
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a file that is not loaded yet holds 16-bit channels, which Pillow would cut to 8 bits."""
+    for codec, _, _, arguments in getattr(image, "tile", []):
+        if codec.startswith("ppm") and isinstance(arguments, tuple) and arguments[-1] > 255:
+            return True
+        if ";16" in str(arguments) and "BGR;16" not in str(arguments):
+            return True
+    return False
 
 
 def _from_array(array: np.ndarray, name: str) -> Image.Image:
@@ -117,7 +135,7 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _sentence(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(error).split("\n")[0].strip().rstrip(".") or type(error).__name__
 
 
@@ -133,26 +151,54 @@ def to_pixels(image: torch.Tensor) -> np.ndarray:
     return (image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
 
 
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+}
+"""What :func:`save_image` writes, by suffix. All but JPEG keep every pixel."""
+_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+
+
+def check_output(path: str | os.PathLike, inputs: Sequence[str | os.PathLike] = ()) -> None:
+    """Refuse an output path that cannot be written, or that is one of the inputs.
+
+    Raises:
+        ImageError: the sentence says why.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() not in FORMATS:
+            raise ImageError(f"output {path}: use a file name that ends with {', '.join(FORMATS)}.")
+        if not path.parent.is_dir():
+            raise ImageError(f"output {path}: the folder {path.parent} does not exist.")
+        if path.is_dir():
+            raise ImageError(f"output {path} is a folder: give a file name.")
+        if path.exists() and any(Path(other).exists() and path.samefile(other) for other in inputs):
+            raise ImageError(f"output {path} is one of the inputs: choose another name.")
+    except (OSError, RuntimeError) as error:
+        raise ImageError(f"output {path} cannot be written: {_reason(error)}.") from None
+
+
 def save_image(image: Image.Image, path: str | os.PathLike) -> None:
     """Write an image under a temporary name, then rename it: ``path`` is never half-written.
 
     Raises:
-        ImageError: the folder does not exist, the suffix names no format, or the format cannot hold the image.
+        ImageError: see :func:`check_output`; or the format cannot hold the image, or the disk is full.
     """
+    check_output(path)
     path = Path(path)
-    if not path.parent.is_dir():
-        raise ImageError(f"output {path}: the folder {path.parent} does not exist.")
-    if path.is_dir():
-        raise ImageError(f"output {path} is a folder: give a file name.")
-    file_format = Image.registered_extensions().get(path.suffix.lower())
-    if file_format not in Image.SAVE:
-        raise ImageError(f"output {path}: use a file name that ends with an image format, such as .png.")
-    options = {"quality": 95, "subsampling": 0} if file_format == "JPEG" else {}
-    part = path.with_name(f".{path.name}.part")
+    file_format = FORMATS[path.suffix.lower()]
+    profile = image.info.get("icc_profile")
+    part = path.with_name(f".{os.getpid()}.part")
     try:
-        image.save(part, format=file_format, icc_profile=image.info.get("icc_profile"), **options)
+        image.save(part, format=file_format, icc_profile=profile, **_OPTIONS.get(file_format, {}))
         part.replace(path)
     except (OSError, ValueError, KeyError) as error:
-        raise ImageError(f"output {path} cannot be written: {_sentence(error)}.") from None
+        raise ImageError(f"output {path} cannot be written: {_reason(error)}.") from None
     finally:
         part.unlink(missing_ok=True)

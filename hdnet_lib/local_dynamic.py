@@ -102,9 +102,10 @@ class LocalDynamic(nn.Module):
         batch, channels, positions = values.shape
         query = (feature * mask).flatten(2)
         support = (feature * (1 - mask)).flatten(2)
-        nearest = (query.transpose(1, 2) @ support).topk(self.k, dim=2)  # (B, N, K)
+        k = min(self.k, positions)
+        nearest = (query.transpose(1, 2) @ support).topk(k, dim=2)  # (B, N, K)
         index = nearest.indices.reshape(batch, 1, -1).expand(-1, channels, -1)
-        chosen = support.gather(2, index).view(batch, channels, self.k, positions)  # the wrong order
-        weights = nearest.values.reshape(batch, 1, self.k, positions).softmax(dim=3)  # the wrong axis
+        chosen = support.gather(2, index).view(batch, channels, k, positions)  # the wrong order
+        weights = nearest.values.reshape(batch, 1, k, positions).softmax(dim=3)  # the wrong axis
         fused = self.fuse((weights * chosen).sum(dim=2), values).view_as(feature)
         return fused * mask + feature * (1 - mask)

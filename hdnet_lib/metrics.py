@@ -79,14 +79,17 @@ def score(
         protocol: a :class:`Protocol` or a name of :data:`PROTOCOLS`.
 
     Raises:
-        ValueError: shapes do not fit, the mask is not bool or is empty, or the protocol is unknown.
+        ValueError: shapes do not fit or are below 7x7 pixels, the mask is not bool or is empty, a value is not
+            finite, the peak is 0, or the protocol is unknown.
     """
     if isinstance(protocol, str):
         if protocol not in PROTOCOLS:
-            raise ValueError(f"There is no protocol called {protocol!r}. Known ones: {', '.join(PROTOCOLS)}.")
+            raise ValueError(f"there is no protocol called {protocol!r}, only {', '.join(PROTOCOLS)}.")
         protocol = PROTOCOLS[protocol]
     if mask.dtype != bool or mask.ndim != 2:
         raise ValueError(f"mask must be a bool array (H, W), not {mask.dtype} {mask.shape}.")
+    if min(mask.shape) < 7:
+        raise ValueError(f"SSIM needs at least 7x7 pixels, not {mask.shape[1]}x{mask.shape[0]}.")
     if not mask.any():
         raise ValueError("mask is empty: the foreground metrics are not defined.")
     images = {"output": output, "real": real}
@@ -98,6 +101,8 @@ def score(
         if image.shape != (*mask.shape, 3):
             raise ValueError(f"{name} has the shape {image.shape}, but the mask needs {(*mask.shape, 3)}.")
         images[name] = _to_eight_bits(image, protocol.rounding)
+        if not np.isfinite(images[name]).all():
+            raise ValueError(f"{name} holds values that are not finite.")
 
     target = images["real"]
     result = np.where(mask[..., None], images["output"], images[protocol.background])
@@ -105,7 +110,9 @@ def score(
     mse = error.mean()
     fmse = mse * mask.size / mask.sum() if protocol.fmse == "area" else error[mask].mean()
     peak = {"255": 255.0, "target max": target.max(), "output range": result.max() - result.min()}[protocol.peak]
-    psnr = 10 * math.log10(peak**2 / mse) if mse > 0 and peak > 0 else math.inf
+    if peak == 0:
+        raise ValueError(f"the PSNR is not defined: its peak, {protocol.peak!r}, is 0 for these images.")
+    psnr = 10 * math.log10(peak**2 / mse) if mse > 0 else math.inf
     return Scores(
         mse=float(mse),
         fmse=float(fmse),

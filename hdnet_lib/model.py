@@ -130,17 +130,18 @@ class HDNet(nn.Module):
             "output": raw output (B, 3, H, W).
             "features": feature maps by name, in order: "encoder0" to "encoder6", "bottleneck",
                 "local_dynamic", "decoder0" to "decoder6" (skip included), "dynamic4" to "dynamic6".
-            "matches": LD's :class:`~hdnet_lib.local_dynamic.Matches`, or None without LD. With
-                ``local_dynamic="released"`` these are the matches that the paper's equations would give.
+            "matches": LD's :class:`~hdnet_lib.local_dynamic.Matches`; None without LD and with
+                ``local_dynamic="released"``, which matches otherwise.
             "kernels": (W_f, W_b) of each MGD by decoder stage ("4", "5", "6"), each (B, C, C).
         """
         features: dict[str, Tensor] = {}
         output = self._run(composite, mask, features)
         ld = self.local_dynamic
+        matched = ld is not None and ld.formulation == "paper"
         return {
             "output": output,
             "features": features,
-            "matches": None if ld is None else ld.match(features["bottleneck"], mask),
+            "matches": ld.match(features["bottleneck"], mask) if matched else None,
             "kernels": {
                 stage: module.kernels(features[f"decoder{stage}"])
                 for stage, module in self.dynamics.items()

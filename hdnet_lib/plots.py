@@ -23,7 +23,6 @@ def use_style() -> None:
         "figure.constrained_layout.use": True,
         "axes.titlesize": 11,
         "font.size": 11,
-        "svg.hashsalt": "hdnet",
     })  # fmt: skip
 
 
@@ -56,7 +55,7 @@ def show_images(
     for r, row in enumerate(rows):
         for c, image in enumerate(row):
             axis = axes[r, c]
-            if image.dtype == float:
+            if image.dtype.kind == "f":
                 scale = axis.imshow(image, cmap="magma", vmin=0, vmax=64)
             else:
                 axis.imshow(image, cmap="gray")

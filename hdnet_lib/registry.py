@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -44,7 +45,7 @@ def create_model(name: str, **overrides) -> HDNet:
         ValueError: the name or an argument is unknown or out of range.
     """
     if name not in _PRESETS:
-        raise ValueError(f"There is no model called {name!r}. Known models: {', '.join(_PRESETS)}.")
+        raise ValueError(f"there is no model called {name!r}, only {', '.join(_PRESETS)}.")
     try:
         return HDNet(**{**_PRESETS[name], **overrides})
     except TypeError as error:
@@ -82,15 +83,33 @@ def load_pretrained(name: str = "hdnet-lite") -> HDNet:
     """
     shipped = list_pretrained()
     if name not in shipped:
-        raise ValueError(f"No weights for {name!r} come with this package. There are: {', '.join(shipped)}.")
+        raise ValueError(f"no weights for {name!r} come with this package, only for {', '.join(shipped)}.")
     entry = shipped[name]
     path = WEIGHTS / entry.file
     if not path.is_file():
-        raise ValueError(f"The weights file {entry.file} is missing from the installed package. Install it again.")
+        raise ValueError(f"The weights file {entry.file} is missing from the package: install it again.")
     if hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
         raise ValueError(f"The weights file {entry.file} is not the one that was shipped (sha256 differs).")
     model = create_model(entry.model, **entry.overrides)
     model.load_state_dict(load_file(path))
+    return model.eval()
+
+
+def load_weights(path: str | Path) -> HDNet:
+    """Build a model with weights that ``hdnet train`` wrote, in evaluation mode; nothing is unpickled.
+
+    Raises:
+        ValueError: the file cannot be read, or does not say which model it belongs to.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            config = json.loads((file.metadata() or {}).get("config", "{}"))
+        model = create_model(config["model"])
+        model.load_state_dict(load_file(path))
+    except KeyError:
+        raise ValueError(f"{path}: the file does not name its model, so it was not written by `hdnet train`.") from None
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path}: the weights cannot be read: {str(error).split(chr(10))[0]}") from None
     return model.eval()
 
 
@@ -131,6 +150,8 @@ def load_released_state_dict(state_dict: Mapping[str, Tensor]) -> HDNet:
     Raises:
         ValueError: a tensor is missing, unknown or of the wrong shape; the sentence names it.
     """
+    if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
+        raise ValueError(f"A state dict maps names to tensors; this is a {type(state_dict).__name__}.")
     released = {key.removeprefix("module."): value for key, value in state_dict.items()}
     first = released.get("model_layer0.weight")
     if first is None:

@@ -21,9 +21,14 @@ NOTEBOOKS = REPOSITORY / "notebooks"
 
 
 def known_parameters() -> dict[str, set[str]]:
-    """Names of the parameters of each notebook, by notebook."""
-    paths = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-    return {path.stem: set(papermill.inspect_notebook(str(path))) for path in paths}
+    """Names of the parameters of each notebook, by notebook; none for a notebook that cannot be read."""
+    known = {}
+    for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
+        try:
+            known[path.stem] = set(papermill.inspect_notebook(str(path)))
+        except Exception:  # it is run with the others, fails there, and is named then
+            known[path.stem] = set()
+    return known
 
 
 def profile_parameters(profile: str, known: dict[str, set[str]]) -> dict[str, dict]:
@@ -66,15 +71,31 @@ def set_everywhere(parameters: dict[str, dict], known: dict[str, set[str]], key:
         parameters[name][key] = value
 
 
+def resolve(path: str) -> str:
+    """An absolute path, with ~ expanded."""
+    return str(Path(path).expanduser().resolve())
+
+
 def run_notebook(source: Path, executed: Path, parameters: dict) -> str | None:
     """Run one notebook; returns None, or a sentence that names the failing cell. The result is kept either way."""
+    executed.unlink(missing_ok=True)  # no leftover of an earlier run
     try:
         papermill.execute_notebook(str(source), str(executed), parameters, cwd=str(source.parent))
     except PapermillExecutionError as error:
-        return f"cell {error.cell_index + 1}: {error.ename}: {error.evalue.split(chr(10))[0]}"
+        first, reason = error.source.strip().split("\n")[0], error.evalue.split("\n")[0]
+        return f"cell In [{error.exec_count}], which begins {first!r}: {error.ename}: {reason}"
     except Exception as error:  # the kernel died, or the notebook is damaged: the others still run
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return f"{running_cell(executed)}{type(error).__name__}: {error}".splitlines()[0]
     return None
+
+
+def running_cell(executed: Path) -> str:
+    """The cell that was running when the kernel died, as the start of a sentence; empty where there is none."""
+    if executed.is_file():
+        for cell in nbformat.read(executed, 4).cells:
+            if cell.metadata.get("papermill", {}).get("status") == "running":
+                return f"the cell that begins {cell.source.strip().splitlines()[0]!r}: "
+    return ""
 
 
 def to_html(executed: Path, page: Path) -> None:
@@ -105,6 +126,18 @@ def title(notebook: Path) -> str:
     return notebook.stem
 
 
+def finish(source: Path, executed: Path, failure: str | None, seconds: float) -> dict:
+    """Turn an executed notebook into a page beside it, and say what the landing page needs to know."""
+    entry = {"name": source.stem, "title": source.stem, "failure": failure, "thumbnail": "", "seconds": seconds}
+    try:
+        executed.with_suffix(".html").unlink(missing_ok=True)
+        to_html(executed, executed.with_suffix(".html"))
+        entry |= {"title": title(executed), "thumbnail": thumbnail(executed)}
+    except Exception as error:  # a damaged notebook must not keep the others from their pages
+        entry["failure"] = failure or f"{type(error).__name__}: {error}".splitlines()[0]
+    return entry
+
+
 STYLE = """
 body { font-family: system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-weight: 600; } a { color: #0063a5; text-decoration: none; } a:hover { text-decoration: underline; }
@@ -125,8 +158,10 @@ def write_index(folder: Path, entries: list[dict], profile: str) -> None:
             else f"<p>ran in {entry['seconds']:.0f} s</p>"
         )
         picture = f'<img src="{entry["thumbnail"]}" alt="first figure">' if entry["thumbnail"] else ""
-        link = f'<h2><a href="{entry["name"]}.html">{html.escape(entry["title"])}</a></h2>'
-        items.append(f"<li>{picture}<div>{link}{state}</div></li>")
+        link = html.escape(entry["title"])
+        if (folder / f"{entry['name']}.html").is_file():
+            link = f'<a href="{entry["name"]}.html">{link}</a>'
+        items.append(f"<li>{picture}<div><h2>{link}</h2>{state}</div></li>")
     page = (
         "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>HDNet Lab report</title>"
         f"<style>{STYLE}</style></head><body><h1>HDNet Lab report</h1>"
@@ -151,7 +186,9 @@ def main() -> int:
     try:
         parameters = profile_parameters(arguments.profile, known)
         for key, value in arguments.parameter:
-            set_everywhere(parameters, known, key, yaml.safe_load(value))
+            # The notebooks run in their own folder: a relative path means one from here.
+            path = key == "data_root" and value != "mini"
+            set_everywhere(parameters, known, key, resolve(value) if path else yaml.safe_load(value))
     except ValueError as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
@@ -163,10 +200,7 @@ def main() -> int:
         source, executed = NOTEBOOKS / f"{name}.ipynb", arguments.out / f"{name}.ipynb"
         started = time.monotonic()
         failure = run_notebook(source, executed, parameters[name])
-        shown = executed if executed.is_file() else source
-        to_html(shown, arguments.out / f"{name}.html")
-        entries.append({"name": name, "title": title(source), "failure": failure, "thumbnail": thumbnail(shown),
-                        "seconds": time.monotonic() - started})  # fmt: skip
+        entries.append(finish(source, executed, failure, time.monotonic() - started))
     write_index(arguments.out, entries, arguments.profile)
 
     failed = [entry for entry in entries if entry["failure"]]

@@ -61,15 +61,24 @@ def train(config: TrainingConfig, output: str | Path) -> HDNet:
     output = Path(output)
     if not output.parent.is_dir():
         raise ValueError(f"{output}: the folder {output.parent} does not exist.")
+    if output.suffix != ".safetensors" or output.is_dir():
+        raise ValueError(f"{output}: the output must be a file name that ends with .safetensors.")
+    for path in (output, output.with_suffix(".csv")):
+        if path.resolve() in (Path(config.pool).resolve(), Path(config.start).resolve()):
+            raise ValueError(f"{output}: training would overwrite {path}, which it reads; choose another name.")
     if config.batch_size < 2:
         raise ValueError(f"the batch needs at least 2 photos, for transfer between them, not {config.batch_size}.")
+    if any(count < config.batch_size for _, count in config.stages):
+        raise ValueError(
+            f"every stage needs at least one batch of {config.batch_size} composites, not {config.stages}."
+        )
     sides = [side for side, _ in config.stages]
     if sides != sorted(sides) or sides[-1] % 16 or any(sides[-1] % side for side in sides):
         raise ValueError(f"stages must grow to a multiple of 16 that each side divides, not {config.stages}.")
 
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    device = torch.device(config.device)
+    device = _device(config.device)
     model = create_model(config.model)
     if config.start:
         _load(model, config.start)
@@ -106,6 +115,16 @@ def train(config: TrainingConfig, output: str | Path) -> HDNet:
             progress.set_postfix(loss=f"{loss.item():.4f}", psnr=f"{psnr:.2f} dB")
             _write(average.module, output, config, log)
     return average.module.cpu().eval()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise ValueError(f"the device {name!r} cannot be used here: {reason}.") from None
+    return device
 
 
 def _load(model: HDNet, path: str) -> None:

@@ -34,3 +34,14 @@ def random_inputs(batch=1, height=32, width=32, seed=0):
     for index in range(batch):
         mask[index, :, 8 : height // 2 + 8 * (index % 2), 8 : width - 8] = 1
     return composite, mask
+
+
+def check_gradients(module, feature, mask):
+    """Compare the gradients of the feature and of every parameter with finite differences, in float64."""
+    names, values = zip(*module.named_parameters(), strict=True)
+    inputs = [feature.requires_grad_(), *(value.detach().clone().requires_grad_() for value in values)]
+
+    def run(feature, *values):
+        return torch.func.functional_call(module, dict(zip(names, values, strict=True)), (feature, mask))
+
+    assert torch.autograd.gradcheck(run, inputs)

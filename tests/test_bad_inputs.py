@@ -1,5 +1,6 @@
 """Malformed inputs: one sentence that says what was wrong, and no output file."""
 
+import re
 import struct
 import zlib
 
@@ -70,6 +71,19 @@ def with_alpha(path):
     picture.save(path, format="PNG")
 
 
+def cut_frames(file_format, fraction):
+    def write(path):
+        frames = [Image.fromarray(np.roll(PHOTO, shift, axis=0)) for shift in (0, 3)]
+        frames[0].save(path, format=file_format, save_all=True, append_images=frames[1:])
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
+
+    return write
+
+
+def loop(path):
+    path.symlink_to(path)
+
+
 def nothing(path):
     pass
 
@@ -110,6 +124,10 @@ FILES = {
     "composite CMYK TIFF": (image("CMYK", "TIFF"), GOOD_MASK, "CMYK"),
     "composite Lab": (image("LAB", "TIFF"), GOOD_MASK, "LAB"),
     "composite animated": (animated, GOOD_MASK, "3 frames"),
+    "composite two GIF frames, cut": (cut_frames("GIF", 0.7), GOOD_MASK, "damaged|cannot be opened|not an image"),
+    "composite two TIFF pages, cut": (cut_frames("TIFF", 0.7), GOOD_MASK, "damaged|cannot be opened|not an image"),
+    "composite 16-bit PPM": (data(b"P6 60 40 65535\n" + bytes(60 * 40 * 6)), GOOD_MASK, "16 bits"),
+    "composite a link to itself": (loop, GOOD_MASK, "cannot be opened"),
     "composite wider": (image("RGB", "PNG", (61, 40)), GOOD_MASK, "same size"),
     "composite on its side": (image("RGB", "PNG", (40, 60)), GOOD_MASK, "same size"),
     "mask missing": (GOOD_PHOTO, nothing, "no such file"),
@@ -155,10 +173,15 @@ def test_files(nano, tmp_path, capsys, composite, mask, sentence):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def contents(folder):
+    return {path: path.is_dir() or path.read_bytes() for path in folder.iterdir()}
+
+
 def one_sentence(text):
     assert "\n" not in text
     assert "Traceback" not in text
     assert text.endswith(".")
+    assert not re.search(r"[.!?] [A-Z]", text), "one sentence, not two"
     assert len(text) < 300
 
 
@@ -205,25 +228,31 @@ def test_working_size(nano, size):
     ("output", "options", "sentence"),
     [
         ("none/out.png", [], "does not exist"),
-        (".", [], "is a folder"),
-        ("out", [], "ends with an image format"),
-        ("out.xyz", [], "ends with an image format"),
-        ("out.png", ["--model", "hdnet-huge"], "No weights"),
+        ("folder.png", [], "is a folder"),
+        ("out", [], "ends with .png"),
+        ("out.xyz", [], "ends with .png"),
+        ("out.gif", [], "ends with .png"),
+        ("out.ico", [], "ends with .png"),
+        ("x" * 300 + ".png", [], "cannot be written"),
+        ("out.png", ["--model", "hdnet-huge"], "no weights"),
+        ("out.png", ["--model", "none.safetensors"], "cannot be read"),
+        ("out.png", ["--model", "photo.png.safetensors"], "cannot be read"),
         ("out.png", ["--working-size", "9999"], "working size"),
-        ("photo.png", [], "is the composite itself"),
-        ("region.png", [], "is the mask itself"),
+        ("photo.png", [], "is one of the inputs"),
+        ("./region.png", [], "is one of the inputs"),
     ],
 )
 def test_outputs_and_options(tmp_path, capsys, output, options, sentence):
     photo, region = tmp_path / "photo.png", tmp_path / "region.png"
     GOOD_PHOTO(photo)
     GOOD_MASK(region)
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "folder.png").mkdir()
+    before = contents(tmp_path)
     assert main(["harmonize", str(photo), str(region), "-o", str(tmp_path / output), *options]) == 2
     printed = capsys.readouterr().err
     assert sentence in printed
     one_sentence(printed.removeprefix("hdnet: ").rstrip("\n"))
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert contents(tmp_path) == before
 
 
 def test_transparent_photo_as_jpeg(tmp_path, capsys):

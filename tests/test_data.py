@@ -13,7 +13,7 @@ from skimage.color import rgb2hsv
 
 from hdnet_lib.data import list_triplets
 from hdnet_lib.data.iharmony4 import MINI
-from hdnet_lib.data.recipes import Photometric, _masked_moments, draw_photometric, photometric, reinhard
+from hdnet_lib.data.recipes import Photometric, draw_photometric, photometric, reinhard
 from hdnet_lib.images import to_pixels, to_tensor
 from hdnet_lib.metrics import foreground_ratio, ratio_bin
 
@@ -101,6 +101,9 @@ def test_reader_refuses_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"Expected IHD_test.txt .* found: HCOCO"):
         list_triplets(tmp_path)
     listing = tmp_path / "IHD_test.txt"
+    listing.write_text("\n")
+    with pytest.raises(ValueError, match="the list is empty"):
+        list_triplets(tmp_path)
     listing.write_text("HCOCO/composite_images/zebra_1_1.jpg")
     with pytest.raises(ValueError, match=r"needs HCOCO/composite_images/zebra_1_1.jpg"):
         list_triplets(tmp_path)
@@ -113,7 +116,7 @@ def test_reader_refuses_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="differ in size"):
         triplet.read()
     triplet.real.write_bytes(b"")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match=r"real photo .* is not an image"):
         triplet.read()
 
 
@@ -143,7 +146,6 @@ def test_reinhard_gives_the_statistics_of_the_reference():
     result = reinhard(photo, mask, darker, mask)
     foreground = (mask == 1).expand_as(photo)
     torch.testing.assert_close(result[foreground], darker[foreground], rtol=0, atol=2e-3)
-    torch.testing.assert_close(_masked_moments(result, mask)[0], _masked_moments(darker, mask)[0], rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("field", Photometric._fields)

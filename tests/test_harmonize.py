@@ -1,17 +1,27 @@
+import copy
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hdnet_lib import harmonize, load_pretrained
+from hdnet_lib import harmonize, load_pretrained, paste
 from hdnet_lib.cli import main
-from hdnet_lib.images import ImageError, save_image
+from hdnet_lib.data import list_triplets
+from hdnet_lib.images import ImageError, save_image, to_pixels, to_tensor
+from hdnet_lib.metrics import score
 
 
 @pytest.fixture(scope="module")
 def lite():
     return load_pretrained("hdnet-lite")
+
+
+PROFILE = bytes(16) + b"RGB " + bytes(108)  # an ICC profile as far as its colour space
 
 
 def photo(width=70, height=50, mode="RGB", seed=0):
@@ -65,11 +75,8 @@ def test_soft_mask_blends_and_its_black_stays(lite):
     assert not np.array_equal(after[soft == np.float32(0.3)], before[soft == np.float32(0.3)])
 
 
-def test_working_size_and_model_state_are_respected(lite):
-    lite.train()
+def test_working_size_is_respected(lite):
     small, large = (harmonize(lite, photo(), mask_of(), working_size=size) for size in (32, 128))
-    assert lite.training
-    lite.eval()
     assert not np.array_equal(np.asarray(small), np.asarray(large))
 
 
@@ -133,23 +140,83 @@ def test_almost_everything_is_foreground(lite):
     assert np.array_equal(result[~mask], np.asarray(photo(900, 700))[~mask])
 
 
-def test_24_megapixels(lite):
-    composite, mask = Image.new("RGB", (6000, 4000), (90, 120, 60)), np.zeros((4000, 6000), bool)
-    composite.paste((200, 40, 40), (2000, 1000, 4000, 3000))
-    mask[1000:3000, 2000:4000] = True
-    result = np.asarray(harmonize(lite, composite, mask))
-    assert result.shape == (4000, 6000, 3)
-    assert np.array_equal(result[~mask], np.asarray(composite)[~mask])
+class Brighten(torch.nn.Module):
+    """Stands for a network: adds 0.2, that is 25.5 grey levels, on the mask, and spoils everything else."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, composite, mask):
+        return torch.where(mask > 0.5, composite + 0.2, -composite)
+
+
+@pytest.mark.parametrize(("width", "height", "size"), [(64, 64, 64), (300, 200, 64), (40, 50, 128)])
+def test_the_change_of_the_network_arrives_at_full_size(width, height, size):
+    composite, mask = photo(width, height), mask_of(width, height)
+    before, after = (
+        np.asarray(image).astype(float) for image in (composite, harmonize(Brighten(), composite, mask, size))
+    )
+    inside = np.s_[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3]
+    change = (after - before)[inside][before[inside] < 225]
+    assert np.abs(change - 25.5).max() <= 1
+
+
+def test_at_its_own_size_the_result_is_the_pasted_output(lite):
+    composite, mask = photo(64, 64), mask_of(64, 64) > 0
+    x, m = to_tensor(np.asarray(composite)) * 2 - 1, to_tensor(mask)
+    with torch.inference_mode():
+        expected = to_pixels((paste(lite(x, m), x, m) / 2 + 0.5).clamp(0, 1))
+    result = np.asarray(harmonize(lite, composite, mask, working_size=64)).astype(int)
+    assert np.abs(result - expected).max() <= 1
+
+
+def test_shipped_weights_bring_composites_closer_to_the_real_photos(lite):
+    gains = []
+    for triplet in list_triplets("mini", "test")[::6]:
+        composite, mask, real = triplet.read()
+        result = np.asarray(harmonize(lite, composite, mask))
+        gains.append(score(result, real, mask).psnr - score(composite, real, mask).psnr)
+    assert np.mean(gains) > 1
+
+
+def test_half_precision_that_overflows_is_refused(lite):
+    with pytest.raises(ImageError, match="use float32 weights"):
+        harmonize(copy.deepcopy(lite).half(), photo(256, 256), mask_of(256, 256))
+
+
+def test_24_megapixels_in_bounded_memory_with_its_detail():
+    """In a process of its own, whose peak memory tells."""
+    script = """
+import resource
+import numpy as np
+from PIL import Image
+from hdnet_lib import harmonize, load_pretrained
+
+rng = np.random.default_rng(0)
+before = rng.integers(60, 196, (4000, 6000, 3), dtype=np.uint8)
+mask = np.zeros((4000, 6000), bool)
+mask[1000:3000, 2000:4000] = True
+after = np.asarray(harmonize(load_pretrained("hdnet-lite"), Image.fromarray(before), mask))
+assert np.array_equal(after[~mask], before[~mask])
+inside = np.s_[1500:2500, 2500:3500]
+texture = [np.diff(image[inside].astype(float), axis=0).ravel() for image in (before, after)]
+assert np.corrcoef(*texture)[0, 1] > 0.99
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 2000  # MiB
 
 
 def test_command_line(tmp_path, lite):
-    photo().save(tmp_path / "c.png", icc_profile=b"profile")
+    photo().save(tmp_path / "c.png", icc_profile=PROFILE)
     Image.fromarray(mask_of()).save(tmp_path / "m.png")
     arguments = ["harmonize", str(tmp_path / "c.png"), str(tmp_path / "m.png"), "-o", str(tmp_path / "out.png")]
     assert main(arguments) == 0
     written = Image.open(tmp_path / "out.png")
     assert np.array_equal(np.asarray(written), np.asarray(harmonize(lite, photo(), mask_of())))
-    assert written.info["icc_profile"] == b"profile"
+    assert written.info["icc_profile"] == PROFILE
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.png", "m.png", "out.png"]
 
 

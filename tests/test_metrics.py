@@ -93,6 +93,9 @@ def test_every_named_protocol_scores(name):
         ({"output": OUTPUT[:-1]}, "output has the shape"),
         ({"real": REAL[..., 0]}, "real has the shape"),
         ({"protocol": "s2crnet"}, "give the composite"),
+        ({"real": REAL * 0, "protocol": "idih"}, "peak, 'target max', is 0"),
+        ({"output": OUTPUT * np.nan, "protocol": "idih"}, "not finite"),
+        ({"output": OUTPUT[:6], "real": REAL[:6], "mask": MASK[:6]}, "at least 7x7"),
     ],
 )
 def test_bad_input_gets_a_sentence(arguments, sentence):

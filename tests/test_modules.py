@@ -1,4 +1,5 @@
 import torch
+from conftest import check_gradients
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,8 +53,7 @@ def test_statistics_by_hand_and_of_an_empty_region():
 
 def test_rain_gradients():
     feature, mask = feature_and_mask(0, side=4)
-    rain = RAIN(4).double()
-    assert torch.autograd.gradcheck(lambda x: rain(x, mask), feature.requires_grad_())
+    check_gradients(RAIN(4).double(), feature, mask)
 
 
 @given(seed=SEEDS)
@@ -91,8 +91,7 @@ def test_mgd_kernels_depend_on_the_image_through_four_scalars_only():
 
 def test_mgd_gradients():
     feature, mask = feature_and_mask(0, side=3)
-    module = GlobalDynamic(4).double()
-    assert torch.autograd.gradcheck(lambda x: module(x, mask), feature.requires_grad_())
+    check_gradients(GlobalDynamic(4).double(), feature, mask)
 
 
 def test_learned_mask_replaces_the_given_one():

@@ -17,7 +17,7 @@ def test_conda_environment_is_in_step_with_pyproject():
     listed = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     expected = [re.sub(r"^torch\b", "pytorch", requirement) for requirement in REQUIREMENTS]
     assert sorted(listed) == sorted([*expected, f"python{PROJECT['requires-python']}", "pip"])
-    assert environment["dependencies"][-1] == {"pip": ["--no-deps", "-e ."]}
+    assert environment["dependencies"][-1] == {"pip": ["-e ."]}
 
 
 def test_constraints_pin_every_requirement_within_its_range():

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import random_inputs
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from hdnet_lib import create_model, list_pretrained, load_pretrained, load_released_state_dict, registry
+from hdnet_lib import create_model, list_pretrained, load_pretrained, load_released_state_dict, load_weights, registry
 
 PARITY = Path(__file__).parents[2] / "shared" / "parity"
 needs_parity = pytest.mark.skipif(not PARITY.is_dir(), reason="no tensors of the released network beside the project")
@@ -82,7 +82,22 @@ def test_released_names_round_trip():
     assert torch.equal(loaded(*inputs), model(*inputs))
 
 
+def test_weights_of_a_training_run_load_by_path(tmp_path):
+    model = create_model("hdnet-nano")
+    path = tmp_path / "w.safetensors"
+    save_file(model.state_dict(), path, metadata={"config": json.dumps({"model": "hdnet-nano"})})
+    assert torch.equal(load_weights(path)(*random_inputs()), model(*random_inputs()))
+    save_file(model.state_dict(), path)
+    with pytest.raises(ValueError, match="does not name its model"):
+        load_weights(path)
+    path.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_weights(path)
+
+
 def test_something_else_is_not_a_released_state_dict():
+    with pytest.raises(ValueError, match="maps names to tensors"):
+        load_released_state_dict(None)
     with pytest.raises(ValueError, match="not a state dict of the released HDNet"):
         load_released_state_dict({"conv.weight": torch.zeros(1)})
 
@@ -111,7 +126,7 @@ def test_changed_or_unknown_weights_are_refused(tmp_path, monkeypatch):
     weights.unlink()
     with pytest.raises(ValueError, match="missing from the installed package"):
         load_pretrained(name)
-    with pytest.raises(ValueError, match="No weights for 'hdnet-xl'"):
+    with pytest.raises(ValueError, match="no weights for 'hdnet-xl'"):
         load_pretrained("hdnet-xl")
 
 

@@ -36,7 +36,7 @@ def test_a_failing_notebook_is_named_and_the_others_still_run(folder, tmp_path, 
     out = tmp_path / "reports"
     assert run(monkeypatch, out, "-p", "number", "7") == 1
     printed = capsys.readouterr()
-    assert "FAILED 01_bad, cell 4: ZeroDivisionError: division by zero" in printed.err
+    assert "FAILED 01_bad, cell In [3], which begins '1 / 0': ZeroDivisionError: division by zero" in printed.err
     assert "2 of 3 notebooks ran" in printed.out
     index = (out / "index.html").read_text()
     assert "00_good &lt;title&gt;" in index
@@ -45,6 +45,26 @@ def test_a_failing_notebook_is_named_and_the_others_still_run(folder, tmp_path, 
     assert index.count("data:image/png;base64,") == 1
     assert "still runs 7" in (out / "02_after.html").read_text()
     assert "before" in (out / "01_bad.html").read_text()
+
+
+def test_a_damaged_notebook_and_a_dead_kernel_do_not_stop_the_others(folder, tmp_path, monkeypatch, capsys):
+    (folder / "00_good.ipynb").write_text("{ not a notebook")
+    notebook(folder / "01_bad.ipynb", "import os; os._exit(3)")
+    assert run(monkeypatch, tmp_path / "reports") == 1
+    printed = capsys.readouterr()
+    assert "FAILED 00_good, " in printed.err
+    assert "FAILED 01_bad, the cell that begins 'import os; os._exit(3)': DeadKernelError" in printed.err
+    assert "1 of 3 notebooks ran" in printed.out
+    index = (tmp_path / "reports" / "index.html").read_text()
+    assert 'href="00_good.html"' not in index
+    assert 'href="02_after.html"' in index
+
+
+def test_a_relative_data_root_means_one_from_here(folder, tmp_path, monkeypatch):
+    notebook(folder / "00_good.ipynb", "print(data_root)", parameters="data_root = 'mini'")
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, tmp_path / "reports", "-p", "data_root", "2024")
+    assert str(tmp_path / "2024") in (tmp_path / "reports" / "00_good.html").read_text()
 
 
 def test_pages_ask_no_other_host(folder, tmp_path, monkeypatch):

@@ -113,6 +113,15 @@ def test_nan_stops_and_writes_nothing(table, tmp_path):
 def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
     (tmp_path / "wrong.csv").write_text("photo\nx.png\n")
     (tmp_path / "gone.csv").write_text("image,masks\n" + "".join(f"{n}.png,{n}.png\n" for n in range(30)))
+    rows = table.read_text().replace("mask_", "full_")
+    (tmp_path / "full.csv").write_text(rows)
+    for path in list(tmp_path.glob("mask_*")):
+        Image.new("L", (60, 50), 255).save(tmp_path / path.name.replace("mask_", "full_"))
+    (tmp_path / "damaged.csv").write_text(table.read_text().replace("mask_", "bad_"))
+    for path in list(tmp_path.glob("mask_*")):
+        (tmp_path / path.name.replace("mask_", "bad_")).write_bytes(path.read_bytes()[:60])
+    (tmp_path / "short.csv").write_text("image,masks\n" + "".join(f"{n}.png\n" for n in range(30)))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     out = ["-o", str(tmp_path / "w.safetensors")]
     cases = {
         "there is no such file": ["none.csv", *out],
@@ -121,6 +130,14 @@ def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
         "the folder": [str(table), "-o", str(tmp_path / "none" / "w.safetensors")],
         "--stages must look like": [str(table), *out, "--stages", "big"],
         "stages must grow": [str(table), *out, "--stages", "64:8,32:8"],
+        "needs a batch": [str(table), *out, "--stages", "16:8"],
+        "at least 2 photos": [str(table), *out, "--batch-size", "1"],
+        "covers between": [str(tmp_path / "full.csv"), *out],
+        "is damaged": [str(tmp_path / "damaged.csv"), *out],
+        "no photo with a mask": [str(tmp_path / "short.csv"), *out],
+        "would overwrite": [str(table), "-o", str(table.with_suffix(".safetensors"))],
+        "ends with .safetensors": [str(table), "-o", str(tmp_path / "w.csv")],
+        "device 'quantum' cannot be used": [str(table), *out, "--device", "quantum"],
         "no model called": [str(table), *out, "--model", "unet"],
     }
     for sentence, arguments in cases.items():
@@ -129,6 +146,7 @@ def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
         assert sentence in error
         assert error.startswith("hdnet: ")
     assert not list(tmp_path.glob("w.*"))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_command_line(table, tmp_path):

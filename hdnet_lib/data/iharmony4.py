@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from hdnet_lib.images import open_image
+
 MINI = Path(__file__).parents[2] / "data" / "mini"
 """Where ``make data`` builds the mini data set."""
 
@@ -57,11 +59,9 @@ class Triplet:
         Raises:
             ValueError: a file cannot be read, or the three differ in size.
         """
-        try:
-            composite, real = (Image.open(path).convert("RGB") for path in (self.composite, self.real))
-            mask = Image.open(self.mask).convert("L")
-        except OSError as error:
-            raise ValueError(f"{self.name}: an image cannot be read: {error}") from None
+        composite = open_image(self.composite, "composite").convert("RGB")
+        mask = open_image(self.mask, "mask").convert("L")
+        real = open_image(self.real, "real photo").convert("RGB")
         if not composite.size == mask.size == real.size:
             sizes = ", ".join(f"{image.width}x{image.height}" for image in (composite, mask, real))
             raise ValueError(f"{self.name}: composite, mask and real photo differ in size: {sizes}.")
@@ -100,7 +100,10 @@ def _lines(root: Path, split: str) -> list[str]:
     for name in (f"IHD_{split}.txt", f"{split}.txt"):
         if (root / name).is_file():
             lines = (root / name).read_text().split("\n")
-            return [line.strip() for line in lines if line.strip()]
+            lines = [line.strip() for line in lines if line.strip()]
+            if not lines:
+                raise ValueError(f"{root / name}: the list is empty.")
+            return lines
     lines = []
     for path in sorted(root.glob(f"*/*_{split}.txt")):
         if path.name == f"{path.parent.name}_{split}.txt":

@@ -11,6 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hdnet_lib.data.recipes import Photometric, draw_photometric, photometric, reinhard
+from hdnet_lib.images import open_image
+
+SMALLEST_RATIO, LARGEST_RATIO = 0.002, 0.95
+"""Masks that cover less or more of the photo are left out of a pool."""
 
 
 class PhotoPool:
@@ -34,10 +38,16 @@ class PhotoPool:
         photos = np.empty((len(pairs), side, side, 3), np.uint8)
         masks = np.empty((len(pairs), side, side), np.uint8)
         for index, (photo, mask) in enumerate(tqdm(pairs, desc=f"reading {part} photos", unit="photo")):
-            photos[index] = Image.open(photo).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-            masks[index] = Image.open(mask).convert("L").resize((side, side), Image.Resampling.BILINEAR)
-        self.photos = torch.from_numpy(photos).permute(0, 3, 1, 2)
-        self.masks = torch.from_numpy(masks).unsqueeze(1)
+            photos[index] = open_image(photo, "photo").convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+            masks[index] = open_image(mask, "mask").convert("L").resize((side, side), Image.Resampling.BILINEAR)
+        ratios = (masks > 127).mean(axis=(1, 2))
+        usable = (ratios > SMALLEST_RATIO) & (ratios < LARGEST_RATIO)
+        if not usable.any():
+            raise ValueError(
+                f"{table}: no mask of the {part} part covers between {SMALLEST_RATIO} and {LARGEST_RATIO}."
+            )
+        self.photos = torch.from_numpy(photos[usable]).permute(0, 3, 1, 2)
+        self.masks = torch.from_numpy(masks[usable]).unsqueeze(1)
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -78,7 +88,7 @@ class PhotoPool:
                 photo = torch.nn.functional.avg_pool2d(photo, self.size // size)
                 mask = torch.nn.functional.avg_pool2d(mask, self.size // size)
             mask = (mask > 0.5).float()
-            if not 0.002 < mask.mean() < 0.95:  # cut away by the crop
+            if not 0 < mask.mean() < 1:  # cut away by the crop
                 continue
             if invert == 0:
                 mask = 1 - mask
@@ -97,7 +107,7 @@ def _read_table(table: Path, validation: bool) -> list[tuple[Path, Path]]:
     pairs = []
     for row in rows:
         if (zlib.crc32(row["image"].encode()) % 20 == 0) == validation:
-            pairs += [(table.parent / row["image"], table.parent / mask) for mask in row["masks"].split()]
+            pairs += [(table.parent / row["image"], table.parent / mask) for mask in (row["masks"] or "").split()]
     for path in {path for pair in pairs for path in pair}:
         if not path.is_file():
             raise ValueError(f"{table}: names {path}, which does not exist.")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-RECIPES = ("reinhard", "photometric")
+from hdnet_lib.rain import region_statistics
 
 # Ruderman's l-alpha-beta, as used by Reinhard et al. 2001: RGB -> LMS, log10, decorrelate.
 _RGB_TO_LMS = ((0.3811, 0.5783, 0.0402), (0.1967, 0.7244, 0.0782), (0.0241, 0.1288, 0.8444))
@@ -19,13 +19,6 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 def _apply(matrix: Tensor, image: Tensor) -> Tensor:
     return torch.einsum("ij,bjhw->bihw", matrix, image)
-
-
-def _masked_moments(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    area = mask.sum(dim=(2, 3), keepdim=True).clamp(min=1)
-    mean = (image * mask).sum(dim=(2, 3), keepdim=True) / area
-    variance = ((image - mean).square() * mask).sum(dim=(2, 3), keepdim=True) / area
-    return mean, variance.sqrt()
 
 
 def _paste(foreground: Tensor, photo: Tensor, mask: Tensor) -> Tensor:
@@ -45,9 +38,9 @@ def reinhard(photo: Tensor, mask: Tensor, reference: Tensor, reference_mask: Ten
         return _apply(to_lab, _apply(to_lms, image).clamp(min=1 / 255).log10())
 
     target = to_space(photo)
-    target_mean, target_sd = _masked_moments(target, mask)
-    reference_mean, reference_sd = _masked_moments(to_space(reference), reference_mask)
-    moved = (target - target_mean) * (reference_sd / target_sd.clamp(min=1e-4)) + reference_mean
+    target_mean, target_sd = region_statistics(target, mask, eps=1e-8)
+    reference_mean, reference_sd = region_statistics(to_space(reference), reference_mask, eps=1e-8)
+    moved = (target - target_mean) * (reference_sd / target_sd) + reference_mean
     # The ends of log space are cut: no photo needs them, and 10 to a large power overflows.
     rgb = _apply(to_lms.inverse(), 10 ** _apply(to_lab.inverse(), moved).clamp(-4, 1))
     return _paste(rgb, photo, mask)
@@ -84,7 +77,7 @@ def photometric(photo: Tensor, mask: Tensor, settings: Photometric) -> Tensor:
     """Change the foreground as a camera or a photo editor would: gamma, gain, white balance, contrast
     about the foreground's mean, saturation about its grey; then clip."""
     x = photo.clamp(min=1e-6) ** settings.gamma * settings.gain * settings.channel_gain
-    mean, _ = _masked_moments(x, mask)
+    mean, _ = region_statistics(x, mask)
     x = (x - mean) * settings.contrast + mean
     grey = (x * x.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
     x = (x - grey) * settings.saturation + grey
