@@ -87,9 +87,9 @@ def load_pretrained(name: str = "hdnet-lite") -> HDNet:
     entry = shipped[name]
     path = WEIGHTS / entry.file
     if not path.is_file():
-        raise ValueError(f"The weights file {entry.file} is missing from the package: install it again.")
+        raise ValueError(f"the weights file {entry.file} is missing from the installed package.")
     if hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
-        raise ValueError(f"The weights file {entry.file} is not the one that was shipped (sha256 differs).")
+        raise ValueError(f"the weights file {entry.file} is not the one that was shipped: its sha256 differs.")
     model = create_model(entry.model, **entry.overrides)
     model.load_state_dict(load_file(path))
     return model.eval()
@@ -109,7 +109,7 @@ def load_weights(path: str | Path) -> HDNet:
     except KeyError:
         raise ValueError(f"{path}: the file does not name its model, so it was not written by `hdnet train`.") from None
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path}: the weights cannot be read: {str(error).split(chr(10))[0]}") from None
+        raise ValueError(f"{path}: the weights cannot be read: {str(error).split(chr(10))[0].rstrip('.')}.") from None
     return model.eval()
 
 

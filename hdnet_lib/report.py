@@ -90,12 +90,12 @@ def run_notebook(source: Path, executed: Path, parameters: dict) -> str | None:
 
 
 def running_cell(executed: Path) -> str:
-    """The cell that was running when the kernel died, as the start of a sentence; empty where there is none."""
-    if executed.is_file():
-        for cell in nbformat.read(executed, 4).cells:
-            if cell.metadata.get("papermill", {}).get("status") == "running":
-                return f"the cell that begins {cell.source.strip().splitlines()[0]!r}: "
-    return ""
+    """The cell that was started last before the kernel died, as the start of a sentence; empty where there is none."""
+    if not executed.is_file():
+        return ""
+    cells = [cell for cell in nbformat.read(executed, 4).cells if cell.cell_type == "code"]
+    started = [cell for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
+    return f"the cell that begins {started[-1].source.strip().splitlines()[0]!r}: " if started else ""
 
 
 def to_html(executed: Path, page: Path) -> None:

@@ -131,7 +131,8 @@ def _load(model: HDNet, path: str) -> None:
     try:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path}: these weights do not fit the model: {str(error).split(chr(10))[0]}") from None
+        reason = str(error).split("\n")[0].rstrip(".:")
+        raise ValueError(f"{path}: these weights do not fit the model: {reason}.") from None
 
 
 def _write(model: HDNet, output: Path, config: TrainingConfig, log: list[list]) -> None:

@@ -56,9 +56,9 @@ def test_any_size_keeps_size_and_background(lite, width, height, seed, size):
 
 
 def test_foreground_changes_and_keeps_its_detail(lite):
-    composite, mask = photo(400, 300), mask_of(400, 300)
+    composite, mask = photo(1600, 1200), mask_of(1600, 1200)
     before, after = np.asarray(composite).astype(float), np.asarray(harmonize(lite, composite, mask)).astype(float)
-    inside = np.s_[90:210, 120:280]
+    inside = np.s_[360:840, 480:1120]
     assert np.abs(after - before)[inside].mean() > 1
     # What is added is smooth: the difference between neighbouring pixels stays what it was.
     rows = [np.diff(image[inside], axis=0) for image in (before, after)]
