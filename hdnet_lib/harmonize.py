@@ -6,7 +6,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hdnet_lib.images import ImageError, ImageLike, read_mask, read_photo
+from hdnet_lib.images import ImageError, ImageLike, read_mask, read_photo, to_tensor
 from hdnet_lib.model import MIN_SIZE, STRIDE, HDNet
 
 LARGEST_WORKING_SIZE = 512
@@ -52,8 +52,7 @@ def harmonize(model: HDNet, composite: ImageLike, mask: ImageLike, working_size:
         raise ImageError("mask covers everything: there is no background to harmonise with.")
 
     size = _working_size(photo.width, photo.height, working_size)
-    small = torch.from_numpy(np.array(photo.convert("RGB").resize(size, Image.Resampling.BICUBIC)))
-    small = small.permute(2, 0, 1).unsqueeze(0).float() / 127.5 - 1  # (1, 3, h, w) in [-1, 1]
+    small = to_tensor(np.array(photo.convert("RGB").resize(size, Image.Resampling.BICUBIC))) * 2 - 1  # (1, 3, h, w)
     coverage = np.array(Image.fromarray(soft_mask).resize(size, Image.Resampling.BOX))
     coverage = torch.from_numpy(coverage).view(1, 1, *coverage.shape)  # (1, 1, h, w) in [0, 1]
     # Cut at one half; but an object that fills no cell by half keeps the cells that it fills most, and a

@@ -117,6 +117,11 @@ def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
     (tmp_path / "full.csv").write_text(rows)
     for path in list(tmp_path.glob("mask_*")):
         Image.new("L", (60, 50), 255).save(tmp_path / path.name.replace("mask_", "full_"))
+    (tmp_path / "thin.csv").write_text(table.read_text().replace("mask_", "thin_"))
+    for path in list(tmp_path.glob("mask_*")):
+        thin = Image.new("L", (60, 50))
+        thin.paste(255, (0, 20, 60, 21))
+        thin.save(tmp_path / path.name.replace("mask_", "thin_"))
     (tmp_path / "damaged.csv").write_text(table.read_text().replace("mask_", "bad_"))
     for path in list(tmp_path.glob("mask_*")):
         (tmp_path / path.name.replace("mask_", "bad_")).write_bytes(path.read_bytes()[:60])
@@ -133,6 +138,7 @@ def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
         "needs at least one batch": [str(table), *out, "--stages", "16:8"],
         "at least 2 photos": [str(table), *out, "--batch-size", "1"],
         "covers between": [str(tmp_path / "full.csv"), *out],
+        "too thin": [str(tmp_path / "thin.csv"), *out, "--stages", "16:16,256:16"],
         "is damaged": [str(tmp_path / "damaged.csv"), *out],
         "no photo with a mask": [str(tmp_path / "short.csv"), *out],
         "would overwrite": [str(table), "-o", str(table.with_suffix(".safetensors"))],

@@ -77,7 +77,9 @@ class PhotoPool:
     def _crops(self, count: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         photos, masks = [], []
         margin = self.photos.shape[-1] - self.size
-        while len(photos) < count:
+        for _ in range(100 * count):
+            if len(photos) == count:
+                break
             index, top, left, flip, invert = (
                 int(torch.randint(high, (1,), generator=generator))
                 for high in (len(self), margin + 1, margin + 1, 2, 6)
@@ -94,6 +96,8 @@ class PhotoPool:
                 mask = 1 - mask
             photos.append(photo.flip(-1) if flip else photo)
             masks.append(mask.flip(-1) if flip else mask)
+        if len(photos) < count:
+            raise ValueError(f"the masks are too thin for training at {size} pixels: crops lose nearly all of them.")
         return torch.stack(photos), torch.stack(masks)
 
 
