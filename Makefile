@@ -26,7 +26,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 
 lab: $(READY) $(MINI)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab $(LAB_OPTIONS) notebooks
 
 data: $(MINI)  ## build the mini data set (data/mini)
 

@@ -45,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, FloatingPointError) as error:
         print(f"hdnet: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("hdnet: stopped.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -178,7 +178,7 @@ def main() -> int:
     parser.add_argument("--profile", default="ci")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                         help="for every notebook that has it, such as -p data_root PATH")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "reports")
+    parser.add_argument("--out", type=Path, help="default: reports/, or reports/PROFILE/ for another profile than ci")
     arguments = parser.parse_args()
 
     known = known_parameters()
@@ -187,26 +187,29 @@ def main() -> int:
         parameters = profile_parameters(arguments.profile, known)
         for key, value in arguments.parameter:
             # The notebooks run in their own folder: a relative path means one from here.
-            path = key == "data_root" and value != "mini"
+            path = key in ("data_root", "composite", "mask") and value not in ("mini", "")
             set_everywhere(parameters, known, key, resolve(value) if path else yaml.safe_load(value))
     except ValueError as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
 
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    folder = REPOSITORY / "reports"
+    folder = arguments.out or (folder if arguments.profile == "ci" else folder / arguments.profile)
+    folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for number, name in enumerate(names, start=1):
         print(f"[{number}/{len(names)}] {name}", flush=True)
-        source, executed = NOTEBOOKS / f"{name}.ipynb", arguments.out / f"{name}.ipynb"
+        source, executed = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
         started = time.monotonic()
         failure = run_notebook(source, executed, parameters[name])
         entries.append(finish(source, executed, failure, time.monotonic() - started))
-    write_index(arguments.out, entries, arguments.profile)
+    changed = {f"{key} = {value}" for own in parameters.values() for key, value in own.items()}
+    write_index(folder, entries, ", ".join([arguments.profile, *sorted(changed)]))
 
     failed = [entry for entry in entries if entry["failure"]]
     for entry in failed:
         print(f"FAILED {entry['name']}, {entry['failure']}", file=sys.stderr)
-    print(f"{len(entries) - len(failed)} of {len(entries)} notebooks ran; see {arguments.out / 'index.html'}")
+    print(f"{len(entries) - len(failed)} of {len(entries)} notebooks ran; see {folder / 'index.html'}")
     return 1 if failed else 0
 
 

@@ -39,6 +39,7 @@ def test_a_failing_notebook_is_named_and_the_others_still_run(folder, tmp_path, 
     assert "FAILED 01_bad, cell In [3], which begins '1 / 0': ZeroDivisionError: division by zero" in printed.err
     assert "2 of 3 notebooks ran" in printed.out
     index = (out / "index.html").read_text()
+    assert "Profile: ci, number = 7." in index
     assert "00_good &lt;title&gt;" in index
     assert index.count("<li>") == 3
     assert index.count('class="failed"') == 1

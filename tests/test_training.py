@@ -51,6 +51,17 @@ def test_pool_splits_by_photo_and_draws_composites(table):
     assert torch.equal(one, two)
 
 
+def test_a_small_pool_keeps_one_photo_aside(tmp_path):
+    for name in ("a", "b"):
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
+        mask = Image.new("L", (20, 20))
+        mask.paste(255, (5, 5, 15, 15))
+        mask.save(tmp_path / f"{name}_mask.png")
+    table = tmp_path / "pool.csv"
+    table.write_text("image,masks\na.png,a_mask.png\nb.png,b_mask.png\n")
+    assert [len(PhotoPool(table, part, 16)) for part in ("train", "validation")] == [1, 1]
+
+
 def run(table, output, **changes):
     torch.manual_seed(123)  # training must not depend on the state it finds
     settings = {"model": "hdnet-nano", "pool": str(table), "stages": ((16, 24), (32, 8)), "batch_size": 4}
@@ -140,7 +151,7 @@ def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
         "covers between": [str(tmp_path / "full.csv"), *out],
         "too thin": [str(tmp_path / "thin.csv"), *out, "--stages", "16:16,256:16"],
         "is damaged": [str(tmp_path / "damaged.csv"), *out],
-        "no photo with a mask": [str(tmp_path / "short.csv"), *out],
+        "at least two photos with a mask": [str(tmp_path / "short.csv"), *out],
         "would overwrite": [str(table), "-o", str(table.with_suffix(".safetensors"))],
         "ends with .safetensors": [str(table), "-o", str(tmp_path / "w.csv")],
         "device 'quantum' cannot be used": [str(table), *out, "--device", "quantum"],

@@ -24,7 +24,8 @@ class PhotoPool:
         table: a CSV file with the columns ``image`` (path relative to the CSV) and ``masks`` (one or
             more paths, separated by spaces). Photos without a mask are left out.
         part: "train" or "validation". A photo goes to the validation part, with all its masks, when
-            the CRC-32 of its name is divisible by 20: about 5 % of the photos, the same in every run.
+            the CRC-32 of its name is divisible by 20: about 5 % of the photos, the same in every run. At
+            least one does.
         size: side of the training images; the pool keeps 1/16 more, for random crops.
 
     Raises:
@@ -108,15 +109,17 @@ def _read_table(table: Path, validation: bool) -> list[tuple[Path, Path]]:
         rows = list(csv.DictReader(file))
     if not rows or not {"image", "masks"} <= rows[0].keys():
         raise ValueError(f"{table}: needs the columns image and masks and at least one row.")
-    pairs = []
-    for row in rows:
-        if (zlib.crc32(row["image"].encode()) % 20 == 0) == validation:
-            pairs += [(table.parent / row["image"], table.parent / mask) for mask in (row["masks"] or "").split()]
+    rows = [row for row in rows if (row["masks"] or "").split()]
+    if len(rows) < 2:
+        raise ValueError(f"{table}: needs at least two photos with a mask: one is kept aside for validation.")
+    checksums = [zlib.crc32(row["image"].encode()) for row in rows]
+    # A small pool may have no photo whose checksum is divisible: then the one with the smallest is kept aside.
+    held_out = {index for index, value in enumerate(checksums) if value % 20 == 0} or {checksums.index(min(checksums))}
+    chosen = [row for index, row in enumerate(rows) if (index in held_out) == validation]
+    if not chosen:
+        raise ValueError(f"{table}: every photo falls into the validation part: add photos.")
+    pairs = [(table.parent / row["image"], table.parent / mask) for row in chosen for mask in row["masks"].split()]
     for path in {path for pair in pairs for path in pair}:
         if not path.is_file():
             raise ValueError(f"{table}: names {path}, which does not exist.")
-    if not pairs:
-        raise ValueError(
-            f"{table}: no photo with a mask is left for the {'validation' if validation else 'train'} part."
-        )
     return pairs

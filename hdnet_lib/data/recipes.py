@@ -47,13 +47,13 @@ def reinhard(photo: Tensor, mask: Tensor, reference: Tensor, reference_mask: Ten
 
 
 class Photometric(NamedTuple):
-    """Settings of :func:`photometric`, each (B, 1, 1, 1) or, for ``channel_gain``, (B, 3, 1, 1)."""
+    """Settings of :func:`photometric`: numbers, or tensors (B, 1, 1, 1) and, for ``channel_gain``, (B, 3, 1, 1)."""
 
-    gamma: Tensor
-    gain: Tensor
-    channel_gain: Tensor
-    contrast: Tensor
-    saturation: Tensor
+    gamma: Tensor | float
+    gain: Tensor | float
+    channel_gain: Tensor | float
+    contrast: Tensor | float
+    saturation: Tensor | float
 
 
 def draw_photometric(batch: int, like: Tensor, generator: torch.Generator | None = None) -> Photometric:
