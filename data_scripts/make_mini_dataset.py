@@ -77,17 +77,11 @@ def composites(split: str, seed: int) -> Iterator[tuple[str, str, Image.Image, I
     for number, ((name, mask), region) in enumerate(zip(masks, regions, strict=True)):
         generator = torch.Generator().manual_seed(seed * 1000 + number)
         others = [other for other, (photo, _) in zip(regions, masks, strict=True) if photo != name]
-        order = torch.randperm(len(others), generator=generator).tolist()
-
-        def transfer(trial: int, region=region, others=others, order=order) -> Tensor:
-            return reinhard(*region, *others[order[trial]])
-
-        def perturb(_: int, region=region, generator=generator) -> Tensor:
-            return photometric(*region, draw_photometric(1, region[0], generator))
-
+        order = torch.randperm(len(others), generator=generator).tolist()[:12]
+        transferred = (reinhard(*region, *others[choice]) for choice in order)
+        perturbed = (photometric(*region, draw_photometric(1, region[0], generator)) for _ in order)
         index = 1 + sum(other == name for other, _ in masks[:number])
-        for subset, recipe in (("MiniTransfer", transfer), ("MiniPhotometric", perturb)):
-            tries = (recipe(trial) for trial in range(min(12, len(others))))
+        for subset, tries in (("MiniTransfer", transferred), ("MiniPhotometric", perturbed)):
             kept = islice((image for image in tries if plausible(image, *region)), VERSIONS[subset])
             for version, recoloured in enumerate(kept, start=1):
                 composite = photos[name].copy()
@@ -95,10 +89,10 @@ def composites(split: str, seed: int) -> Iterator[tuple[str, str, Image.Image, I
                 yield subset, f"{name}_{index}_{version}", composite, mask, photos[name]
 
 
-def build(out: Path, seed: int) -> dict[str, str]:
-    """Write the data set to ``out`` and return the sha256 of the pixels of each image by relative path.
+def build(out: Path, seed: int) -> None:
+    """Write the data set to ``out``, with a manifest.
 
-    The checksums are of pixels, not of PNG files, whose bytes depend on the version of the compressor.
+    Its checksums are of pixels, not of PNG files, whose bytes depend on the version of the compressor.
     """
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -121,12 +115,10 @@ def build(out: Path, seed: int) -> dict[str, str]:
             write(photo, f"{subset}/real_images/{name.rsplit('_', 2)[0]}.png")
         (part / f"IHD_{split}.txt").write_text("\n".join(sorted(lines)) + "\n")
 
-    manifest = dict(sorted(manifest.items()))
     with (part / "manifest.csv").open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([["image", "sha256_of_pixels"], *manifest.items()])
+        csv.writer(file, lineterminator="\n").writerows([["image", "sha256_of_pixels"], *sorted(manifest.items())])
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
-    return manifest
 
 
 def main() -> None:

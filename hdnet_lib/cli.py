@@ -6,6 +6,7 @@ import sys
 from hdnet_lib.harmonize import WORKING_SIZE, harmonize
 from hdnet_lib.images import check_output, save_image
 from hdnet_lib.registry import list_models, list_pretrained, load_pretrained, load_weights
+from hdnet_lib.training import TrainingConfig, train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,14 +30,18 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("train", help="train a model on photos and masks, composites made on the fly")
     command.add_argument("pool", help="CSV table with the columns image and masks (paths relative to it)")
     command.add_argument("-o", "--output", required=True, help="weights to write (.safetensors); a .csv log beside it")
-    command.add_argument("--model", default="hdnet-lite", help=f"one of {', '.join(list_models())}")
-    command.add_argument("--stages", default="128:64000,256:5120", metavar="SIDE:COUNT,...",
-                         help="sides in pixels and numbers of composites, one after the other")  # fmt: skip
-    command.add_argument("--start", default="", metavar="WEIGHTS", help="weights to start from (.safetensors)")
-    command.add_argument("--batch-size", type=int, default=16)
-    command.add_argument("--learning-rate", type=float, default=3e-3)
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--device", default="cpu")
+    default = TrainingConfig()
+    stages = ",".join(f"{side}:{count}" for side, count in default.stages)
+    command.add_argument("--model", default=default.model, help=f"one of {', '.join(list_models())}")
+    command.add_argument("--stages", default=stages, metavar="SIDE:COUNT,...",
+                         help=f"sides in pixels and numbers of composites, one after the other ({stages})")  # fmt: skip
+    command.add_argument(
+        "--start", default=default.start, metavar="WEIGHTS", help="weights (.safetensors) to start from"
+    )
+    command.add_argument("--batch-size", type=int, default=default.batch_size)
+    command.add_argument("--learning-rate", type=float, default=default.learning_rate)
+    command.add_argument("--seed", type=int, default=default.seed)
+    command.add_argument("--device", default=default.device)
     command.set_defaults(run=_train)
 
     parsed = parser.parse_args(arguments)
@@ -58,8 +63,6 @@ def _harmonize(parsed: argparse.Namespace) -> None:
 
 
 def _train(parsed: argparse.Namespace) -> None:
-    from hdnet_lib.training import TrainingConfig, train
-
     try:
         stages = tuple(tuple(int(number) for number in stage.split(":")) for stage in parsed.stages.split(","))
         if any(len(stage) != 2 or min(stage) < 1 for stage in stages):

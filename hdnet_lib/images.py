@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hdnet_lib.errors import reason
+
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
 
 
@@ -27,8 +29,7 @@ def read_photo(source: ImageLike, name: str = "composite") -> Image.Image:
             several frames).
     """
     image = open_image(source, name)
-    if isinstance(source, str | os.PathLike):
-        name = f"{name} {source}"
+    name = _label(source, name)
     if image.mode in ("CMYK", "LAB", "HSV", "YCbCr"):
         raise ImageError(
             f"{name} is a {image.mode} image: convert it to RGB first, so that you choose how its colours map."
@@ -57,8 +58,7 @@ def read_mask(source: ImageLike, name: str = "mask") -> np.ndarray:
         return mask.astype(np.float32)
 
     image = read_photo(source, name)
-    if isinstance(source, str | os.PathLike):
-        name = f"{name} {source}"
+    name = _label(source, name)
     if image.mode == "RGBA":
         if image.getchannel("A").getextrema() != (255, 255):
             raise ImageError(f"{name} is partly transparent: save it as plain black and white.")
@@ -88,7 +88,7 @@ def open_image(source: ImageLike, name: str) -> Image.Image:
         warnings.simplefilter("ignore")  # of corrupt metadata, and of large photos below Pillow's hard limit
         image = source
         if not isinstance(source, Image.Image):
-            name = f"{name} {source}"
+            name = _label(source, name)
             try:
                 image = Image.open(source)
             except FileNotFoundError:
@@ -98,14 +98,14 @@ def open_image(source: ImageLike, name: str) -> Image.Image:
             except UnidentifiedImageError:
                 raise ImageError(f"{name} is not an image that Pillow can read.") from None
             except Exception as error:
-                raise ImageError(f"{name} cannot be opened: {_reason(error)}.") from None
+                raise ImageError(f"{name} cannot be opened: {reason(error)}.") from None
         try:
             frames = getattr(image, "n_frames", 1)
             deep = _is_deep(image)
             image.load()
             upright = ImageOps.exif_transpose(image)
         except Exception as error:
-            raise ImageError(f"{name} is damaged or incomplete: {_reason(error)}.") from None
+            raise ImageError(f"{name} is damaged or incomplete: {reason(error)}.") from None
     if frames > 1:
         raise ImageError(f"{name} has {frames} frames: save the one you mean as a single image.")
     if deep:
@@ -135,8 +135,9 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _reason(error: Exception) -> str:
-    return str(error).split("\n")[0].strip().rstrip(".") or type(error).__name__
+def _label(source: ImageLike, name: str) -> str:
+    """What to call an image in a message: its role and, where it has one, its path."""
+    return f"{name} {source}" if isinstance(source, str | os.PathLike) else name
 
 
 def to_tensor(pixels: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -181,7 +182,7 @@ def check_output(path: str | os.PathLike, inputs: Sequence[str | os.PathLike] = 
         if path.exists() and any(Path(other).exists() and path.samefile(other) for other in inputs):
             raise ImageError(f"output {path} is one of the inputs: choose another name.")
     except (OSError, RuntimeError) as error:
-        raise ImageError(f"output {path} cannot be written: {_reason(error)}.") from None
+        raise ImageError(f"output {path} cannot be written: {reason(error)}.") from None
 
 
 def save_image(image: Image.Image, path: str | os.PathLike) -> None:
@@ -199,6 +200,6 @@ def save_image(image: Image.Image, path: str | os.PathLike) -> None:
         image.save(part, format=file_format, icc_profile=profile, **_OPTIONS.get(file_format, {}))
         part.replace(path)
     except (OSError, ValueError, KeyError) as error:
-        raise ImageError(f"output {path} cannot be written: {_reason(error)}.") from None
+        raise ImageError(f"output {path} cannot be written: {reason(error)}.") from None
     finally:
         part.unlink(missing_ok=True)

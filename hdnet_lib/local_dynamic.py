@@ -93,10 +93,10 @@ class LocalDynamic(nn.Module):
     def _released(self, feature: Tensor, mask: Tensor) -> Tensor:
         """The authors' code, divergences included.
 
-        Raw dot products instead of cosines; the foreground is zeroed in the support, not excluded,
-        so a zero vector wins where all similarities are negative; the softmax runs over all positions
-        instead of over the K neighbours; for K > 1 a view in the wrong axis order mixes the neighbours
-        of different positions.
+        Raw dot products instead of cosines, zero in the background's rows; the foreground is zeroed in the
+        support, not excluded, so a zero vector wins where all similarities are negative; the softmax runs
+        over all positions instead of over the K neighbours; for K > 1 a view in the wrong axis order mixes
+        the neighbours of different positions.
         """
         values = feature.flatten(2)  # (B, C, N)
         batch, channels, positions = values.shape

@@ -40,6 +40,7 @@ class Protocol:
                 raise ValueError(f"{field} must be one of {', '.join(allowed)}, not {getattr(self, field)!r}.")
 
 
+# How the others round is not known to us: "none" and "round" are this project's reading.
 PROTOCOLS = {
     "hdnet": Protocol(),
     "idih": Protocol(background="output", peak="target max", fmse="masked", rounding="none"),
@@ -128,11 +129,6 @@ def _to_eight_bits(image: np.ndarray, rounding: str) -> np.ndarray:
         return image
     image = image.clip(0, 255)
     return np.floor(image) if rounding == "truncate" else np.rint(image)
-
-
-def foreground_ratio(mask: np.ndarray) -> float:
-    """Share of the image that the foreground covers, 0 to 1."""
-    return float(mask.mean())
 
 
 RATIO_BINS = ((0.0, 0.05), (0.05, 0.15), (0.15, 1.0))

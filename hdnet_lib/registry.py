@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from hdnet_lib.errors import reason
 from hdnet_lib.model import HDNet
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -103,14 +104,26 @@ def load_weights(path: str | Path) -> HDNet:
     """
     try:
         with safe_open(path, "pt") as file:
-            config = json.loads((file.metadata() or {}).get("config", "{}"))
-        model = create_model(config["model"])
-        model.load_state_dict(load_file(path))
-    except KeyError:
+            name = json.loads(file.metadata()["config"])["model"]
+    except (KeyError, TypeError, json.JSONDecodeError):
         raise ValueError(f"{path}: the file does not name its model, so it was not written by `hdnet train`.") from None
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path}: the weights cannot be read: {str(error).split(chr(10))[0].rstrip('.')}.") from None
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: the weights cannot be read: {reason(error)}.") from None
+    model = create_model(name)
+    fill(model, path)
     return model.eval()
+
+
+def fill(model: HDNet, path: str | Path) -> None:
+    """Load weights (safetensors) into a model.
+
+    Raises:
+        ValueError: the file cannot be read, or its tensors are not those of the model.
+    """
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path}: these weights do not fit the model: {reason(error)}.") from None
 
 
 def _released_names() -> dict[str, str | None]:

@@ -71,11 +71,6 @@ def set_everywhere(parameters: dict[str, dict], known: dict[str, set[str]], key:
         parameters[name][key] = value
 
 
-def resolve(path: str) -> str:
-    """An absolute path, with ~ expanded."""
-    return str(Path(path).expanduser().resolve())
-
-
 def run_notebook(source: Path, executed: Path, parameters: dict) -> str | None:
     """Run one notebook; returns None, or a sentence that names the failing cell. The result is kept either way."""
     executed.unlink(missing_ok=True)  # no leftover of an earlier run
@@ -188,7 +183,8 @@ def main() -> int:
         for key, value in arguments.parameter:
             # The notebooks run in their own folder: a relative path means one from here.
             path = key in ("data_root", "composite", "mask") and value not in ("mini", "")
-            set_everywhere(parameters, known, key, resolve(value) if path else yaml.safe_load(value))
+            chosen = str(Path(value).expanduser().resolve()) if path else yaml.safe_load(value)
+            set_everywhere(parameters, known, key, chosen)
     except ValueError as error:
         print(f"report: {error}", file=sys.stderr)
         return 2

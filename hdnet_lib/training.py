@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from hdnet_lib.data.pool import PhotoPool
+from hdnet_lib.errors import reason
 from hdnet_lib.losses import foreground_mse
 from hdnet_lib.model import HDNet, paste
-from hdnet_lib.registry import create_model
+from hdnet_lib.registry import create_model, fill
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def train(config: TrainingConfig, output: str | Path) -> HDNet:
     device = _device(config.device)
     model = create_model(config.model)
     if config.start:
-        _load(model, config.start)
+        fill(model, config.start)
     model.to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
@@ -122,24 +122,15 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).split("\n")[0].rstrip(".")
-        raise ValueError(f"the device {name!r} cannot be used here: {reason}.") from None
+        raise ValueError(f"the device {name!r} cannot be used here: {reason(error)}.") from None
     return device
-
-
-def _load(model: HDNet, path: str) -> None:
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).split("\n")[0].rstrip(".:")
-        raise ValueError(f"{path}: these weights do not fit the model: {reason}.") from None
 
 
 def _write(model: HDNet, output: Path, config: TrainingConfig, log: list[list]) -> None:
     """Write weights and log, each to a temporary name first, so that neither is ever half-written."""
     header = {"config": json.dumps(asdict(config)), "steps": str(log[-1][0]), "seconds": str(log[-1][2])}
     part = output.with_name(output.name + ".part")
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, part, metadata=header)
+    save_file(model.state_dict(), part, metadata=header)
     part.replace(output)
     with part.open("w", newline="") as file:
         csv.writer(file).writerows([["step", "side", "seconds", "loss", "validation_psnr"], *log])

@@ -87,6 +87,13 @@ def test_weights_of_a_training_run_load_by_path(tmp_path):
     path = tmp_path / "w.safetensors"
     save_file(model.state_dict(), path, metadata={"config": json.dumps({"model": "hdnet-nano"})})
     assert torch.equal(load_weights(path)(*random_inputs()), model(*random_inputs()))
+    for config in ("{ not JSON", "[]", "{}"):
+        save_file(model.state_dict(), path, metadata={"config": config})
+        with pytest.raises(ValueError, match="does not name its model"):
+            load_weights(path)
+    save_file(model.state_dict(), path, metadata={"config": json.dumps({"model": "hdnet-lite"})})
+    with pytest.raises(ValueError, match="do not fit the model"):
+        load_weights(path)
     save_file(model.state_dict(), path)
     with pytest.raises(ValueError, match="does not name its model"):
         load_weights(path)
