@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hdnet_lib.errors import reason
+from hdnet_lib.files import replacing
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
 
@@ -185,8 +186,10 @@ def check_output(path: str | os.PathLike, inputs: Sequence[str | os.PathLike] = 
         raise ImageError(f"output {path} cannot be written: {reason(error)}.") from None
 
 
-def save_image(image: Image.Image, path: str | os.PathLike) -> None:
+def save_image(image: Image.Image, path: str | os.PathLike, **options: int) -> None:
     """Write an image under a temporary name, then rename it: ``path`` is never half-written.
+
+    ``options`` go to Pillow's writer of the format, such as ``compress_level=1`` for PNG.
 
     Raises:
         ImageError: see :func:`check_output`; or the format cannot hold the image, or the disk is full.
@@ -195,11 +198,8 @@ def save_image(image: Image.Image, path: str | os.PathLike) -> None:
     path = Path(path)
     file_format = FORMATS[path.suffix.lower()]
     profile = image.info.get("icc_profile")
-    part = path.with_name(f".{os.getpid()}.part")
     try:
-        image.save(part, format=file_format, icc_profile=profile, **_OPTIONS.get(file_format, {}))
-        part.replace(path)
+        with replacing(path) as part:
+            image.save(part, format=file_format, icc_profile=profile, **_OPTIONS.get(file_format, {}), **options)
     except (OSError, ValueError, KeyError) as error:
         raise ImageError(f"output {path} cannot be written: {reason(error)}.") from None
-    finally:
-        part.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from hdnet_lib.data.pool import PhotoPool
+from hdnet_lib.data.pool import Composites, PhotoPool
 from hdnet_lib.errors import reason
+from hdnet_lib.files import replacing
 from hdnet_lib.losses import foreground_mse
 from hdnet_lib.model import HDNet, paste
 from hdnet_lib.registry import create_model, fill
@@ -66,18 +68,17 @@ def train(config: TrainingConfig, output: str | Path) -> HDNet:
     for path in (output, output.with_suffix(".csv")):
         if path.resolve() in (Path(config.pool).resolve(), Path(config.start).resolve()):
             raise ValueError(f"{output}: training would overwrite {path}, which it reads; choose another name.")
-    if config.batch_size < 2:
-        raise ValueError(f"the batch needs at least 2 photos, for transfer between them, not {config.batch_size}.")
+    if config.batch_size < 1:
+        raise ValueError(f"the batch needs at least one photo, not {config.batch_size}.")
     if any(count < config.batch_size for _, count in config.stages):
         raise ValueError(
             f"every stage needs at least one batch of {config.batch_size} composites, not {config.stages}."
         )
     sides = [side for side, _ in config.stages]
-    if sides != sorted(sides) or sides[-1] % 16 or any(sides[-1] % side for side in sides):
-        raise ValueError(f"stages must grow to a multiple of 16 that each side divides, not {config.stages}.")
+    if any(side % 16 for side in sides):
+        raise ValueError(f"the sides of the stages must be multiples of 16, not {config.stages}.")
 
     torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
     device = _device(config.device)
     model = create_model(config.model)
     if config.start:
@@ -86,17 +87,17 @@ def train(config: TrainingConfig, output: str | Path) -> HDNet:
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
-    pool = PhotoPool(config.pool, "train", sides[-1])
-    validation = PhotoPool(config.pool, "validation", sides[-1]).batch(128, sides[0], torch.Generator().manual_seed(0))
+    validation = PhotoPool(config.pool, "validation", sides[0], device).composites(range(128))
 
     plan = [side for side, count in config.stages for _ in range(count // config.batch_size)]
     total_pixels = sum(config.batch_size * side**2 for side in plan)
     log, pixels, started = [], 0, time.monotonic()
+    batches = _batches(config, device)
     progress = tqdm(plan, desc=f"training {config.model}", unit="step")
     for step, side in enumerate(progress, start=1):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(pixels / total_pixels)
-        composite, mask, real = (x.to(device) for x in pool.batch(config.batch_size, side, generator))
+        composite, mask, real = next(batches)
         with torch.autocast(device.type, torch.bfloat16):
             raw = model(composite, mask)
         loss = foreground_mse(paste(raw.float(), composite, mask), real, mask)
@@ -109,12 +110,22 @@ def train(config: TrainingConfig, output: str | Path) -> HDNet:
         if step % 200 == 0 or step == len(plan):
             if not math.isfinite(loss.item()):
                 raise FloatingPointError(f"The loss became {loss.item()} at step {step}; try a lower learning rate.")
-            psnr = _psnr(average.module, *(x.to(device) for x in validation))
+            psnr = _psnr(average.module, *validation)
             seconds = round(time.monotonic() - started)
             log.append([step, side, seconds, loss.item(), psnr])
             progress.set_postfix(loss=f"{loss.item():.4f}", psnr=f"{psnr:.2f} dB")
             _write(average.module, output, config, log)
     return average.module.cpu().eval()
+
+
+def _batches(config: TrainingConfig, device: torch.device) -> Iterator[Composites]:
+    """The composites of all stages, numbered through, so that no stage repeats those of another."""
+    first = 0
+    for side, count in config.stages:
+        count -= count % config.batch_size
+        pool = PhotoPool(config.pool, "train", side, device)
+        yield from pool.batches(config.batch_size, range(first, first + count), config.seed)
+        first += count
 
 
 def _device(name: str) -> torch.device:
@@ -129,12 +140,10 @@ def _device(name: str) -> torch.device:
 def _write(model: HDNet, output: Path, config: TrainingConfig, log: list[list]) -> None:
     """Write weights and log, each to a temporary name first, so that neither is ever half-written."""
     header = {"config": json.dumps(asdict(config)), "steps": str(log[-1][0]), "seconds": str(log[-1][2])}
-    part = output.with_name(output.name + ".part")
-    save_file(model.state_dict(), part, metadata=header)
-    part.replace(output)
-    with part.open("w", newline="") as file:
+    with replacing(output) as part:
+        save_file(model.state_dict(), part, metadata=header)
+    with replacing(output.with_suffix(".csv")) as part, part.open("w", newline="") as file:
         csv.writer(file).writerows([["step", "side", "seconds", "loss", "validation_psnr"], *log])
-    part.replace(output.with_suffix(".csv"))
 
 
 @torch.inference_mode()

@@ -8,17 +8,33 @@
     ROOT/HCOCO/real_images/<photo>.jpg
 """
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import zip_longest
 from pathlib import Path
+from sys import intern
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from hdnet_lib.errors import reason
 from hdnet_lib.images import open_image
 
 MINI = Path(__file__).parents[2] / "data" / "mini"
 """Where ``make data`` builds the mini data set."""
+
+PUBLISHED = {
+    "HCOCO": {"train": 38545, "test": 4283},
+    "HAdobe5k": {"train": 19437, "test": 2160},
+    "HFlickr": {"train": 7449, "test": 828},
+    "Hday2night": {"train": 311, "test": 133},
+}
+"""Composites of each subset and split, as published."""
+
+FOLDERS = ("composite_images", "masks", "real_images")
 
 
 class Images(NamedTuple):
@@ -31,34 +47,68 @@ class Images(NamedTuple):
     real: np.ndarray
     """(H, W, 3) uint8."""
 
+    @property
+    def ratio(self) -> float:
+        """Foreground ratio: the share of the image that the mask covers."""
+        return float(self.mask.mean())
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Triplet:
-    """Where the three images of one composite lie."""
+    """Where the three images of one composite lie, by the basename rule."""
 
-    composite: Path
-    mask: Path
-    real: Path
+    root: Path
     subset: str
+    stem: str
+    """``<photo>_<mask>_<version>``, read from the right: a photo's name may hold underscores and hyphens."""
+    suffix: str = ".jpg"
+    """Of the composite's file."""
+    real_suffix: str = ".jpg"
 
     @property
     def name(self) -> str:
         """``subset/photo_mask_version``, unique in a data set."""
-        return f"{self.subset}/{self.composite.stem}"
+        return f"{self.subset}/{self.stem}"
 
     @property
     def photo(self) -> str:
         """Identifier of the real photo; several composites share one."""
-        return self.real.stem
+        return self.stem.rsplit("_", 2)[0]
 
-    def read(self, size: int | None = None) -> Images:
-        """Read the images; with ``size``, squeeze them to a square of that side, as the paper does (256).
+    @property
+    def line(self) -> str:
+        """The composite's line in a split list."""
+        return f"{self.subset}/composite_images/{self.stem}{self.suffix}"
 
-        Resizing is bilinear with antialiasing; the mask is cut at one half after it.
+    @property
+    def composite(self) -> Path:
+        """Path of the composite."""
+        return self.root / self.line
+
+    @property
+    def mask(self) -> Path:
+        """Path of the mask."""
+        return self.root / self.subset / "masks" / f"{self.stem.rsplit('_', 1)[0]}.png"
+
+    @property
+    def real(self) -> Path:
+        """Path of the real photo."""
+        return self.root / self.subset / "real_images" / f"{self.photo}{self.real_suffix}"
+
+    def read(self, size: int | None = None, background: str = "composite") -> Images:
+        """Read the images.
+
+        Args:
+            size: squeeze them to a square of that side, as the paper does (256), bilinear with
+                antialiasing; the mask is cut at one half after it.
+            background: what stands around the composite's foreground: "composite", the file as it is, or
+                "real", the real photo's pixels, so that nothing but the foreground can differ.
 
         Raises:
-            ValueError: a file cannot be read, or the three differ in size.
+            ValueError: a file cannot be read, the three differ in size, or the background is unknown.
         """
+        if background not in ("composite", "real"):
+            raise ValueError(f"background must be composite or real, not {background!r}.")
         composite = open_image(self.composite, "composite").convert("RGB")
         mask = open_image(self.mask, "mask").convert("L")
         real = open_image(self.real, "real photo").convert("RGB")
@@ -69,65 +119,153 @@ class Triplet:
             composite, mask, real = (
                 image.resize((size, size), Image.Resampling.BILINEAR) for image in (composite, mask, real)
             )
-        return Images(np.asarray(composite), np.asarray(mask) >= 128, np.asarray(real))
+        images = Images(np.asarray(composite), np.asarray(mask) >= 128, np.asarray(real))
+        if background == "real":
+            return images._replace(composite=np.where(images.mask[..., None], images.composite, images.real))
+        return images
 
 
-def list_triplets(root: str | Path = "mini", split: str = "test") -> list[Triplet]:
+def list_triplets(root: str | Path = "mini", split: str = "test", partial: bool = False) -> list[Triplet]:
     """The triplets of one split, in the order of its list.
 
     Args:
         root: a folder in iHarmony4 layout, or "mini" for the mini data set.
-        split: "train" or "test". The list is ``IHD_<split>.txt`` or ``<split>.txt`` in the root, else
-            every ``<subset>/<subset>_<split>.txt``.
+        split: "train", "test" or the name of another list. The list is ``IHD_<split>.txt`` or ``<split>.txt``
+            in the root, else every ``<subset>/<subset>_<split>.txt``.
+        partial: leave out composites of which a file is missing, for a copy that holds only a part.
 
     Raises:
-        ValueError: there is no such list, or it names a file that is missing; the sentence says which.
+        ValueError: there is no such list, or it names files that are missing; the message says which.
     """
-    if root == "mini":
-        root = MINI
-        if not root.is_dir():
-            raise ValueError("The mini data set is not built yet: run `make data` in the repository.")
-    root = Path(root).expanduser()
-    triplets = [_resolve(root, line) for line in _lines(root, split)]
-    for triplet in triplets:
-        for path in (triplet.composite, triplet.mask, triplet.real):
-            if not path.is_file():
-                raise ValueError(f"{root}: the {split} list needs {path.relative_to(root)}, which does not exist.")
+    root = find_root(root)
+    has_file = file_finder()
+    triplets = [resolve(root, line, has_file) for line in read_list(root, split)]
+    complete = [triplet for triplet in triplets if not missing_files(triplet, has_file)]
+    if partial and complete:
+        return complete
+    if len(complete) < len(triplets):
+        present = set(complete)
+        first = next(triplet for triplet in triplets if triplet not in present)
+        raise ValueError(
+            f"{root}: {len(triplets) - len(complete)} of {len(triplets)} composites of the {split} list miss a file, "
+            f"the first {missing_files(first, has_file)[0].relative_to(root)}: complete the copy, or ask for what is "
+            "there (partial=True in Python, --partial in the scripts)."
+        )
     return triplets
 
 
-def _lines(root: Path, split: str) -> list[str]:
+def find_root(root: str | Path) -> Path:
+    """The folder of a data set; "mini" is the mini data set.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    if root == "mini":
+        if not MINI.is_dir():
+            raise ValueError("The mini data set is not built yet: run `make data` in the repository.")
+        return MINI
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"{root}: there is no such folder.")
+    return root
+
+
+def read_list(root: Path, split: str) -> list[str]:
+    """The lines of a split, each ``subset/composite_images/name``; see :func:`list_triplets` for the files.
+
+    Raises:
+        ValueError: there is no list, or it is empty; the message shows the expected tree beside the one found.
+    """
     for name in (f"IHD_{split}.txt", f"{split}.txt"):
         if (root / name).is_file():
-            lines = (root / name).read_text().split("\n")
-            lines = [line.strip() for line in lines if line.strip()]
+            lines = _lines(root / name)
             if not lines:
                 raise ValueError(f"{root / name}: the list is empty.")
             return lines
-    lines = []
-    for path in sorted(root.glob(f"*/*_{split}.txt")):
-        if path.name == f"{path.parent.name}_{split}.txt":
-            names = path.read_text().split("\n")
-            lines += [
-                f"{path.parent.name}/composite_images/{Path(name.strip()).name}" for name in names if name.strip()
-            ]
+    lists = [path for path in sorted(root.glob(f"*/*_{split}.txt")) if path.name == f"{path.parent.name}_{split}.txt"]
+    lines = [
+        f"{path.parent.name}/composite_images/{line.rpartition('/')[2]}" for path in lists for line in _lines(path)
+    ]
     if not lines:
-        found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) if root.is_dir() else "no such folder"
-        raise ValueError(
-            f"{root}: no list for the {split} split. Expected IHD_{split}.txt beside the folders of the subsets "
-            f"(HCOCO, HAdobe5k, ...), found: {found or 'nothing'}."
-        )
+        raise ValueError(_explain(root, split))
     return lines
 
 
-def _resolve(root: Path, line: str) -> Triplet:
-    """Basename rule, read from the right: ``<photo>_<mask>_<version>``; photo names may contain hyphens."""
-    composite = root / line
-    parts = composite.stem.rsplit("_", 2)
-    if len(parts) != 3 or composite.parent.name != "composite_images":
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: the list cannot be read: {reason(error)}.") from None
+
+
+def _explain(root: Path, split: str) -> str:
+    """Why a folder is no data set, with the expected tree beside the one found."""
+    subsets = {path.parent.name for path in root.glob("*/composite_images")}
+    nested = next((path.parent for path in root.glob("*/*/composite_images")), None)
+    if (root / "composite_images").is_dir():
+        advice = f"This is one subset; give the folder above it, {root.resolve().parent}."
+    elif nested:
+        advice = f"Give {nested.parent} instead."
+    elif subsets and (others := [path.name for path in sorted(root.glob("*.txt"))]):
+        advice = f"It has {', '.join(others)}; if a list is lost, data_scripts/make_lists.py makes new ones."
+    elif subsets:
+        advice = "If its lists are lost, data_scripts/make_lists.py makes new ones."
+    else:
+        advice = "Give the folder that holds the subsets."
+    expected = [f"IHD_{split}.txt", *(f"HCOCO/{folder}/" for folder in FOLDERS), "HAdobe5k/...", "HFlickr/..."]
+    entries = [path for path in root.iterdir() if not path.name.startswith(".")]
+    entries = sorted(entries, key=lambda path: (path.is_file(), path.name))
+    found = []
+    for path in entries:
+        below = sorted(child.name for child in path.iterdir() if child.is_dir())[:3] if path.is_dir() else []
+        found += [f"{path.name}/{child}/" for child in below] or [path.name + "/" * path.is_dir()]
+    if len(found) > 8:
+        found[7:] = [f"... and {len(found) - 7} more"]
+    columns = ["expected", *expected], ["found", *(found or ["nothing"])]
+    tree = [f"  {one:<28}{other}" for one, other in zip_longest(*columns, fillvalue="")]
+    return "\n".join([f"{root}: no list for the {split} split. {advice}", *tree])
+
+
+def resolve(root: Path, line: str, has_file: Callable[[Path], bool] = Path.is_file) -> Triplet:
+    """The triplet of a line of a list.
+
+    Raises:
+        ValueError: the line does not follow the naming rule.
+    """
+    parts = line.split("/")
+    stem, dot, suffix = parts[-1].rpartition(".")
+    if len(parts) != 3 or parts[1] != "composite_images" or not dot or len(stem.rsplit("_", 2)) != 3:
         raise ValueError(f"{root}: the line {line!r} is not like HCOCO/composite_images/<photo>_<mask>_<version>.jpg.")
-    photo, mask, _ = parts
-    subset = composite.parent.parent
-    reals = [subset / "real_images" / f"{photo}{suffix}" for suffix in (composite.suffix, ".jpg", ".png")]
-    real = next((path for path in reals if path.is_file()), reals[0])
-    return Triplet(composite, subset / "masks" / f"{photo}_{mask}.png", real, subset.name)
+    triplet = Triplet(root, intern(parts[0]), stem, intern(f".{suffix}"), intern(f".{suffix}"))
+    for other in (".jpg", ".png"):
+        if not has_file(triplet.real):
+            alternative = replace(triplet, real_suffix=other)
+            triplet = alternative if has_file(alternative.real) else triplet
+    return triplet
+
+
+def group_by_photo(triplets: Sequence[Triplet]) -> list[list[Triplet]]:
+    """One list for each real photo, so that a job reads it once; a composite named twice is there once."""
+    groups: dict[tuple[str, str], dict[str, Triplet]] = {}
+    for triplet in triplets:
+        groups.setdefault((triplet.subset, triplet.photo), {})[triplet.line] = triplet
+    return [list(group.values()) for group in groups.values()]
+
+
+def missing_files(triplet: Triplet, has_file: Callable[[Path], bool] = Path.is_file) -> list[Path]:
+    """Those of the three files that are not there."""
+    return [path for path in (triplet.composite, triplet.mask, triplet.real) if not has_file(path)]
+
+
+def file_finder() -> Callable[[Path], bool]:
+    """A ``Path.is_file`` that lists each folder once: 200,000 questions to a network disk take minutes."""
+
+    @cache
+    def names(folder: Path) -> frozenset[str]:
+        try:
+            with os.scandir(folder) as entries:
+                return frozenset(entry.name for entry in entries if entry.is_file())
+        except OSError:
+            return frozenset()
+
+    return lambda path: path.name in names(path.parent)

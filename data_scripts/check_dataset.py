@@ -1,0 +1,259 @@
+"""Check a data set in iHarmony4 layout: is every file there and whole, does every mask fit, do the lists leak?
+
+    python data_scripts/check_dataset.py ROOT [--csv problems.csv]
+
+Reads every image and changes nothing. Prints counts and a table of problems, writes one line for each problem
+to a CSV file, and exits with 1 if there are errors, 0 if there are none or only warnings, 2 if it cannot run.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.ndimage import maximum_filter
+
+from hdnet_lib.data.iharmony4 import (
+    FOLDERS,
+    PUBLISHED,
+    Triplet,
+    file_finder,
+    find_root,
+    group_by_photo,
+    missing_files,
+    read_list,
+    resolve,
+)
+from hdnet_lib.data.parallel import parallel
+from hdnet_lib.files import replacing
+from hdnet_lib.images import ImageError, open_image
+
+ERRORS = {
+    "malformed line": "does not follow the naming rule",
+    "duplicate line": "stands in a list more than once",
+    "in both lists": "a test composite that is trained on",
+    "missing file": "a list needs it",
+    "unreadable file": "is no image, or is cut off",
+    "size differs": "composite, mask and real photo must agree",
+    "empty mask": "marks no foreground",
+    "full mask": "leaves no background",
+    "inverted mask": "the composite differs from the real photo outside the mask only",
+    "background differs": "the composite differs from the real photo outside the mask too",
+}
+WARNINGS = {
+    "soft mask": "grey pixels, which are cut at one half",
+    "unchanged foreground": "the composite equals the real photo",
+    "leak": "composites of this real photo are in both lists",
+    "count differs": "from the published number",
+    "not in a list": "a composite that no list names",
+}
+
+# JPEG compresses composite and real photo apart, which moves a background by up to 8 grey levels.
+NEAR = 5  # pixels around the mask that belong to neither region: soft edges and JPEG blocks
+MOVED = 20  # grey levels (mean over the colours) that are more than compression
+MOVED_SHARE = 0.001  # of a region's pixels
+GREY_SHARE = 0.01  # grey pixels of a mask, as a share of its area
+
+
+class Problem(NamedTuple):
+    problem: str
+    subset: str
+    file: str
+    detail: str = ""
+
+
+def check(root: Path, workers: int | None = None) -> tuple[list[Problem], pd.DataFrame]:
+    """All problems of a data set, and its counts for each split and subset."""
+    problems, splits, absent = [], {}, []
+    has_file = file_finder()
+    for split in ("train", "test"):
+        try:
+            lines = read_list(root, split)
+        except ValueError as error:
+            absent.append(error)
+            continue
+        splits[split] = {}
+        for line, count in Counter(lines).items():
+            if count > 1:
+                problems.append(Problem("duplicate line", line.split("/")[0], line, f"{count} times in {split}"))
+            try:
+                splits[split][line] = resolve(root, line, has_file)
+            except ValueError:
+                problems.append(Problem("malformed line", line.split("/")[0], line, f"in the {split} list"))
+
+    if not splits:
+        raise absent[-1]
+    for error in absent:
+        print(f"Note: {str(error).splitlines()[0]}", file=sys.stderr)
+    both = {line: triplet for triplets in splits.values() for line, triplet in triplets.items()}
+    missing = {triplet.line: missing_files(triplet, has_file) for triplet in both.values()}
+    needed = Counter(path for paths in missing.values() for path in paths)
+    for path, count in needed.items():
+        detail = f"needed by {count} composites" if count > 1 else "needed by 1 composite"
+        problems.append(Problem("missing file", path.parts[-3], str(path.relative_to(root)), detail))
+    problems += _list_problems(root, splits)
+    for group in group_by_photo(list(both.values())):
+        lines = {split: [t for t in group if t.line in triplets] for split, triplets in splits.items()}
+        if len(lines) == 2 and all(lines.values()):
+            detail = f"{len(lines['train'])} composites in train, {len(lines['test'])} in test"
+            problems.append(Problem("leak", group[0].subset, str(group[0].real.relative_to(root)), detail))
+
+    complete = [triplet for triplet in both.values() if not missing[triplet.line]]
+    for found in parallel(check_photo, group_by_photo(complete), "checking", "photo", workers):
+        problems += found
+
+    rows = []
+    for split, triplets in splits.items():
+        subsets = Counter(triplet.subset for triplet in triplets.values())
+        whole = Counter(triplet.subset for triplet in triplets.values() if not missing[triplet.line])
+        for subset in sorted(subsets | dict.fromkeys(PUBLISHED.keys() & {t.subset for t in both.values()}, 0)):
+            published = PUBLISHED.get(subset, {}).get(split)
+            rows.append((split, subset, subsets[subset], whole[subset], published))
+            if published not in (None, subsets[subset]):
+                detail = f"the {split} list has {subsets[subset]}, published {published}"
+                problems.append(Problem("count differs", subset, subset, detail))
+    columns = ["list", "subset", "listed", "complete", "published"]
+    counts = pd.DataFrame(rows, columns=columns).astype({"published": "Int64"})
+    return problems, counts
+
+
+def _list_problems(root: Path, splits: dict[str, dict[str, Triplet]]) -> list[Problem]:
+    problems = []
+    if len(splits) == 2:
+        for line in sorted(splits["train"].keys() & splits["test"].keys()):
+            problems.append(Problem("in both lists", line.split("/")[0], line))
+        named = splits["train"].keys() | splits["test"].keys()
+        for folder in sorted(root.glob("*/composite_images")):
+            for path in sorted(folder.iterdir()):
+                line = f"{folder.parent.name}/{FOLDERS[0]}/{path.name}"
+                if line not in named and path.is_file() and not path.name.startswith("."):
+                    problems.append(Problem("not in a list", folder.parent.name, line))
+    return problems
+
+
+def check_photo(group: list[Triplet]) -> list[Problem]:
+    """Problems of the images of one real photo: it, its masks and its composites."""
+    problems = []
+
+    def read(path: Path, mode: str) -> Image.Image | None:
+        try:
+            return open_image(path, "it").convert(mode)
+        except ImageError as error:
+            detail = str(error).removeprefix(f"it {path} ")
+            problems.append(Problem("unreadable file", group[0].subset, _relative(path), detail))
+
+    def note(problem: str, path: Path, detail: str = "") -> None:
+        problems.append(Problem(problem, group[0].subset, _relative(path), detail))
+
+    real = read(group[0].real, "RGB")
+    for path in dict.fromkeys(triplet.mask for triplet in group):
+        mask = read(path, "L")
+        if mask is not None and real is not None and mask.size != real.size:
+            note("size differs", path, f"{mask.width}x{mask.height}, the real photo {real.width}x{real.height}")
+            mask = None
+        usable = mask is not None and _check_mask(mask, path, note)
+        outside_only = []
+        for triplet in (triplet for triplet in group if triplet.mask == path):
+            composite = read(triplet.composite, "RGB")
+            if composite is None or real is None:
+                continue
+            if composite.size != real.size:
+                sizes = f"{composite.width}x{composite.height}, the real photo {real.width}x{real.height}"
+                note("size differs", triplet.composite, sizes)
+            elif usable:
+                kind, detail = _compare(np.asarray(composite), np.asarray(real), np.asarray(mask) >= 128)
+                if kind == "inverted mask":
+                    outside_only.append(detail)
+                elif kind:
+                    note(kind, triplet.composite, detail)
+        if outside_only:
+            note("inverted mask", path, outside_only[0])
+    return problems
+
+
+def _check_mask(mask: Image.Image, path: Path, note) -> bool:
+    """Note what is wrong with a mask; whether its two regions can be compared."""
+    values = np.asarray(mask)
+    area = np.count_nonzero(values >= 128)
+    grey = np.count_nonzero((values > 16) & (values < 239))
+    if area == 0:
+        note("empty mask", path)
+    elif area == values.size:
+        note("full mask", path)
+    elif grey > GREY_SHARE * area:
+        note("soft mask", path, f"grey pixels are {grey / area:.0%} of its area")
+    return 0 < area < values.size
+
+
+def _compare(composite: np.ndarray, real: np.ndarray, mask: np.ndarray) -> tuple[str, str]:
+    """What is wrong between a composite and its real photo, if anything."""
+    change = np.abs(composite.astype(np.int16) - real).mean(axis=-1)
+    inside = ~maximum_filter(~mask, 2 * NEAR + 1)
+    outside = ~maximum_filter(mask, 2 * NEAR + 1)
+    inside = inside if inside.any() else mask  # a small object may lie within its own border
+    outside = outside if outside.any() else ~mask
+    moved_inside, moved_outside = ((change[region] > MOVED).mean() for region in (inside, outside))
+    if moved_outside > MOVED_SHARE:
+        level = change[outside].mean()
+        detail = f"by {level:.1f} grey levels on average, {moved_outside:.1%} of the background by more than {MOVED}"
+        if moved_inside <= MOVED_SHARE and change[inside].mean() < level:
+            return "inverted mask", f"the background differs {detail}, the foreground hardly"
+        return "background differs", detail
+    if not change[mask].any():
+        return "unchanged foreground", ""
+    return "", ""
+
+
+def _relative(path: Path) -> str:
+    return Path(*path.parts[-3:]).as_posix()
+
+
+def report(problems: list[Problem], counts: pd.DataFrame, csv: Path) -> int:
+    """Print the tables and write the CSV file; returns the exit status."""
+    print(counts.to_string(index=False, na_rep="-"))
+    table = pd.DataFrame(problems, columns=Problem._fields)
+    table.insert(0, "severity", ["error" if problem in ERRORS else "warning" for problem in table.problem])
+    with replacing(csv) as part:
+        table.to_csv(part, index=False)
+    print()
+    for name, meaning in (ERRORS | WARNINGS).items():
+        rows = table[table.problem == name]
+        if len(rows):
+            first = rows.iloc[0]
+            example = f"{first.file}{': ' if first.detail else ''}{first.detail}"
+            print(f"{rows.severity.iloc[0]:<8} {name:<21} {len(rows):>7}  {meaning}; first: {example}")
+    leaks = table[table.problem == "leak"]
+    if len(leaks):
+        tested = leaks.detail.str.extract(r"(\d+) in test")[0].astype(int).sum()
+        total = counts[counts.list == "test"].listed.sum()
+        print(f"\nThe lists leak: {tested} of {total} test composites share their real photo with a training composite.")
+    errors = int((table.severity == "error").sum())
+    print(f"\n{errors} errors, {len(table) - errors} warnings; all of them in {csv}")
+    return 1 if errors else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("root", help='folder in iHarmony4 layout, or "mini"')
+    parser.add_argument("--csv", type=Path, default=Path("dataset_problems.csv"), help="file to write (%(default)s)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    arguments = parser.parse_args()
+    if not arguments.csv.parent.is_dir():
+        parser.error(f"--csv {arguments.csv}: the folder {arguments.csv.parent} does not exist.")
+    started = time.monotonic()
+    try:
+        problems, counts = check(find_root(arguments.root), arguments.workers)
+    except ValueError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    status = report(problems, counts, arguments.csv)
+    print(f"{counts.complete.sum() / (time.monotonic() - started):.0f} composites a second")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

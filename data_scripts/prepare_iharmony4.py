@@ -1,0 +1,153 @@
+"""Make a resized copy of a data set in iHarmony4 layout, for fast reading.
+
+    python data_scripts/prepare_iharmony4.py ROOT OUT [--size 256] [--keep-aspect] [--partial]
+
+Images are PNG, so the copy holds exactly the pixels that reading ROOT at that size gives. A run that was stopped,
+or killed, goes on where it was when it is started again: no file has its final name before it is whole, and the
+lists come last. Nothing is written into ROOT.
+"""
+
+import argparse
+import json
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hdnet_lib.data.iharmony4 import FOLDERS, Triplet, find_root, group_by_photo, list_triplets, read_list
+from hdnet_lib.data.parallel import parallel
+from hdnet_lib.errors import reason
+from hdnet_lib.files import replacing
+from hdnet_lib.images import open_image, save_image
+
+SETTINGS = "prepared.json"
+
+
+def prepare(root: Path, out: Path, size: int, keep_aspect: bool, incomplete: bool, workers: int | None) -> int:
+    """Write the copy; returns the exit status."""
+    lists = {}
+    for split in ("train", "test"):
+        try:
+            read_list(root, split)
+        except ValueError as error:
+            if split == "test" and not lists:
+                raise
+            absent = error
+        else:
+            lists[split] = list_triplets(root, split, incomplete)
+    if not lists:
+        raise absent
+    groups = group_by_photo([triplet for triplets in lists.values() for triplet in triplets])
+    _claim(root, out, {"size": size, "keep_aspect": keep_aspect})
+    for subset in {group[0].subset for group in groups}:
+        for folder in FOLDERS:
+            (out / subset / folder).mkdir(parents=True, exist_ok=True)
+
+    started, written, failed = time.monotonic(), 0, {}
+    job = partial(prepare_photo, out=out, size=size, keep_aspect=keep_aspect)
+    for count, problems in parallel(job, groups, "preparing", "photo", workers):
+        written += count
+        failed |= problems
+    seconds = time.monotonic() - started
+    print(f"{written} images written in {seconds:.0f} s: {written / seconds:.0f} images/s")
+    for problem in list(failed.values())[:10]:
+        print(f"left out: {problem}", file=sys.stderr)
+    if failed and not incomplete:
+        raise ValueError(
+            f"{len(failed)} composites could not be prepared, so the lists are not written: mend them and run this "
+            "again, or leave them out with --partial."
+        )
+    for split, triplets in lists.items():
+        with replacing(out / f"IHD_{split}.txt") as part:
+            part.write_text("".join(f"{Path(t.line).with_suffix('.png')}\n" for t in triplets if t.line not in failed))
+    return 0
+
+
+def _claim(root: Path, out: Path, settings: dict) -> None:
+    """Refuse an output folder that holds anything but an earlier run with the same settings."""
+    one, other = root.resolve(), out.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise ValueError(f"{out}: choose a folder that neither lies in {root} nor holds it.")
+    settings = {"root": str(one)} | settings
+    try:
+        if (out / SETTINGS).is_file():
+            earlier = json.loads((out / SETTINGS).read_text())
+            if earlier != settings:
+                raise ValueError(f"{out} was prepared from other settings, {earlier}: choose another folder.")
+        elif out.exists() and any(not path.name.endswith(".part") for path in out.iterdir()):
+            raise ValueError(f"{out} is not empty and not a prepared copy: choose another folder.")
+        out.mkdir(parents=True, exist_ok=True)
+        for part in out.rglob(".*.part"):  # of a run that was killed
+            part.unlink()
+        with replacing(out / SETTINGS) as part:
+            part.write_text(json.dumps(settings))
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written: {reason(error)}.") from None
+
+
+def prepare_photo(group: list[Triplet], out: Path, size: int, keep_aspect: bool) -> tuple[int, dict[str, str]]:
+    """Write what is not there yet of one real photo, its masks and composites.
+
+    Returns:
+        How many images were written, and for each line that could not be prepared a sentence.
+    """
+
+    def target(path: Path) -> Path:
+        return out / Path(*path.parts[-3:]).with_suffix(".png")
+
+    wanted = [triplet for triplet in group if not target(triplet.composite).is_file()]
+    written, problems, images = 0, {}, {}
+    for triplet in wanted:
+        try:
+            for path, mode in ((triplet.real, "RGB"), (triplet.mask, "L"), (triplet.composite, "RGB")):
+                if path not in images:
+                    images[path] = open_image(path, "it").convert(mode)
+                if images[path].size != images[triplet.real].size:
+                    sizes = (f"{image.width}x{image.height}" for image in (images[path], images[triplet.real]))
+                    raise ValueError(f"it {path} does not have the size of its real photo: {', '.join(sizes)}.")
+            # The composite comes last: once it is there, the other two are.
+            for path in (triplet.real, triplet.mask, triplet.composite):
+                if not target(path).is_file():
+                    save_image(_resize(images[path], size, keep_aspect), target(path), compress_level=1)
+                    written += 1
+        except ValueError as error:
+            problems[triplet.line] = str(error).removeprefix("it ")
+        images.pop(triplet.composite, None)
+    return written, problems
+
+
+def _resize(image: Image.Image, size: int, keep_aspect: bool) -> Image.Image:
+    """As ``Triplet.read`` does: bilinear with antialiasing, masks cut at one half after it."""
+    width, height = size, size
+    if keep_aspect:
+        scale = min(1, size / max(image.size))
+        width, height = (max(1, round(side * scale)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return Image.fromarray(np.asarray(image) >= 128).convert("L") if image.mode == "L" else image
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("root", help="folder in iHarmony4 layout")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--size", type=int, default=256, help="side in pixels (%(default)s)")
+    parser.add_argument("--keep-aspect", action="store_true",
+                        help="shrink the longer side to SIZE instead of squeezing to a square; never enlarges")  # fmt: skip
+    parser.add_argument("--partial", action="store_true", help="leave out composites of which a file is missing or damaged")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    arguments = parser.parse_args()
+    if arguments.size < 16:
+        parser.error(f"--size must be 16 pixels at least, not {arguments.size}.")
+    try:
+        return prepare(
+            find_root(arguments.root), arguments.out, arguments.size, arguments.keep_aspect, arguments.partial,
+            arguments.workers)  # fmt: skip
+    except ValueError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

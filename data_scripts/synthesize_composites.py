@@ -1,0 +1,40 @@
+"""Make a data set in iHarmony4 layout from real photos and masks.
+
+    python data_scripts/synthesize_composites.py PHOTOS MASKS OUT [--recipes ...] [--per-mask N] [--seed S]
+
+A mask is named as its photo (cat.png for cat.jpg), or that and more (cat_1.png, cat_tail.png).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hdnet_lib.data.recipes import RECIPES
+from hdnet_lib.data.synthesis import synthesize
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("photos", type=Path, help="folder of photos")
+    parser.add_argument("masks", type=Path, help="folder of masks, white on the foreground")
+    parser.add_argument("out", type=Path, help="folder to write; it must not exist")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, metavar="NAME", help=f"of {', '.join(RECIPES)} (all)")
+    parser.add_argument("--per-mask", type=int, default=3, metavar="N", help="composites of each mask (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--test-share", type=float, default=0.1, help="share that goes to the test list (%(default)s)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    arguments = parser.parse_args()
+    try:
+        table = synthesize(
+            arguments.photos, arguments.masks, arguments.out, arguments.recipes, arguments.per_mask, arguments.seed,
+            arguments.test_share, arguments.workers)  # fmt: skip
+    except ValueError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    print(table.pivot_table(index="recipe", columns="split", values="composite", aggfunc="count", fill_value=0))
+    wanted = arguments.per_mask * len({Path(line).stem.rsplit("_", 1)[0] for line in table.composite})
+    print(f"{len(table)} composites in {arguments.out}; {wanted - len(table)} places empty: nothing plausible found")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""How far composites are from their photos: the colour shift of the foreground, to compare data sets by."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hdnet_lib.data.color import rgb_to_lab
+from hdnet_lib.data.recipes import Photometric, illuminant, photometric
+from hdnet_lib.rain import region_statistics
+
+
+class Shift(NamedTuple):
+    """Composite less photo, inside the mask; each (B,)."""
+
+    lightness: Tensor
+    """Mean L*, -100 to 100."""
+    a: Tensor
+    """Mean a*: positive is redder, negative greener."""
+    b: Tensor
+    """Mean b*: positive is yellower, negative bluer."""
+    chroma: Tensor
+    """Mean distance from grey in the plane of a* and b*."""
+    spread: Tensor
+    """Standard deviation of L*, as the base-2 logarithm of composite over photo: 1 is twice the contrast."""
+    psnr: Tensor
+    """Of the whole composite against the photo, dB, peak 255, no rounding."""
+
+
+def measure_shift(composite: Tensor, photo: Tensor, mask: Tensor) -> Shift:
+    """Measure composites (B, 3, H, W) in [0, 1] against their photos, inside the masks (B, 1, H, W)."""
+    means, chromas, spreads = [], [], []
+    for image in (composite, photo):
+        lab = rgb_to_lab(image)
+        mean, spread = region_statistics(lab, mask)
+        chroma = lab[:, 1:].square().sum(dim=1, keepdim=True).sqrt()
+        means.append(mean.flatten(1))
+        chromas.append(region_statistics(chroma, mask)[0].flatten())
+        spreads.append(spread[:, 0].flatten())
+    error = ((composite - photo) * mask).square().mean(dim=(1, 2, 3))
+    return Shift(
+        *(means[0] - means[1]).unbind(1),
+        chroma=chromas[0] - chromas[1],
+        spread=(spreads[0] / spreads[1]).log2(),
+        psnr=-10 * error.clamp(min=1e-10).log10(),
+    )
+
+
+def assumed_retouch(photo: Tensor, mask: Tensor, uniform: Tensor) -> Tensor:
+    """What one would expect of a photo's retouches, as an assumption to compare with, not a measurement.
+
+    From ``uniform`` (B, 6): gain 2 ** U(-.5, .5) in sRGB values (about one stop either way), gamma
+    exp(U(-.25, .25)), contrast U(.75, 1.33), saturation U(.7, 1.4), light of 1e6 / U(110, 250) K, tint U(-.05, .05).
+    """
+    gain, gamma, contrast, saturation, mired, tint = uniform.to(photo).unbind(1)
+    settings = (2 ** (gain - 0.5), (gamma * 0.5 - 0.25).exp(), 0.75 + 0.58 * contrast, 0.7 + 0.7 * saturation)
+    gain, gamma, contrast, saturation = (value.view(-1, 1, 1, 1) for value in settings)
+    relit = illuminant(photo, mask, 1e6 / (110 + 140 * mired), tint * 0.1 - 0.05)
+    neutral = torch.ones_like(gain)
+    return photometric(relit, mask, Photometric(gamma, gain, neutral, contrast, saturation))

@@ -1,0 +1,20 @@
+"""Writing files so that nobody ever finds half of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; what the block wrote there becomes ``path`` at its end.
+
+    If the block fails, ``path`` stays as it was. A process that is killed leaves a hidden ``.part`` file.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
