@@ -95,13 +95,14 @@ def check(root: Path, workers: int | None = None) -> tuple[list[Problem], pd.Dat
     needed = Counter(path for paths in missing.values() for path in paths)
     for path, count in needed.items():
         detail = f"needed by {count} composites" if count > 1 else "needed by 1 composite"
-        problems.append(Problem("missing file", path.parts[-3], str(path.relative_to(root)), detail))
+        problems.append(Problem("missing file", path.parts[-3], path.relative_to(root).as_posix(), detail))
     problems += _list_problems(root, splits)
-    for group in group_by_photo(list(both.values())):
-        lines = {split: [t for t in group if t.line in triplets] for split, triplets in splits.items()}
-        if len(lines) == 2 and all(lines.values()):
-            detail = f"{len(lines['train'])} composites in train, {len(lines['test'])} in test"
-            problems.append(Problem("leak", group[0].subset, str(group[0].real.relative_to(root)), detail))
+    # A photo of the same name in two subsets counts as one: it may be the same.
+    uses = {split: Counter(triplet.photo for triplet in triplets.values()) for split, triplets in splits.items()}
+    for triplet in {triplet.photo: triplet for triplet in splits.get("test", {}).values()}.values():
+        if trained := uses.get("train", {}).get(triplet.photo):
+            detail = f"{trained} composites in train, {uses['test'][triplet.photo]} in test"
+            problems.append(Problem("leak", triplet.subset, triplet.real.relative_to(root).as_posix(), detail))
 
     complete = [triplet for triplet in both.values() if not missing[triplet.line]]
     for found in parallel(check_photo, group_by_photo(complete), "checking", "photo", workers):
@@ -111,7 +112,8 @@ def check(root: Path, workers: int | None = None) -> tuple[list[Problem], pd.Dat
     for split, triplets in splits.items():
         subsets = Counter(triplet.subset for triplet in triplets.values())
         whole = Counter(triplet.subset for triplet in triplets.values() if not missing[triplet.line])
-        for subset in sorted(subsets | dict.fromkeys(PUBLISHED.keys() & {t.subset for t in both.values()}, 0)):
+        expected = PUBLISHED if any(triplet.subset in PUBLISHED for triplet in both.values()) else {}
+        for subset in sorted(subsets.keys() | expected.keys()):
             published = PUBLISHED.get(subset, {}).get(split)
             rows.append((split, subset, subsets[subset], whole[subset], published))
             if published not in (None, subsets[subset]):
@@ -220,7 +222,8 @@ def report(problems: list[Problem], counts: pd.DataFrame, csv: Path) -> int:
     table.insert(0, "severity", ["error" if problem in ERRORS else "warning" for problem in table.problem])
     with replacing(csv) as part:
         table.to_csv(part, index=False)
-    print()
+    if problems:
+        print()
     for name, meaning in (ERRORS | WARNINGS).items():
         rows = table[table.problem == name]
         if len(rows):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from hdnet_lib.data.recipes import RECIPES
-from hdnet_lib.data.synthesis import synthesize
+from hdnet_lib.data.synthesis import match_masks, synthesize
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(table.pivot_table(index="recipe", columns="split", values="composite", aggfunc="count", fill_value=0))
-    wanted = arguments.per_mask * len({Path(line).stem.rsplit("_", 1)[0] for line in table.composite})
+    wanted = arguments.per_mask * len(match_masks(arguments.photos, arguments.masks))
     print(f"{len(table)} composites in {arguments.out}; {wanted - len(table)} places empty: nothing plausible found")
     return 0
 

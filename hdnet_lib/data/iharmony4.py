@@ -148,7 +148,7 @@ def list_triplets(root: str | Path = "mini", split: str = "test", partial: bool 
         first = next(triplet for triplet in triplets if triplet not in present)
         raise ValueError(
             f"{root}: {len(triplets) - len(complete)} of {len(triplets)} composites of the {split} list miss a file, "
-            f"the first {missing_files(first, has_file)[0].relative_to(root)}: complete the copy, or ask for what is "
+            f"the first {missing_files(first, has_file)[0].relative_to(root).as_posix()}: complete the copy, or ask for what is "
             "there (partial=True in Python, --partial in the scripts)."
         )
     return triplets
