@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MINI := data/mini/manifest.csv
+RECIPES := $(addprefix hdnet_lib/data/,color.py masks.py plausibility.py recipes.py synthesis.py)
 # One set of parameters for every notebook: make report PROFILE=paper DATA=/path/to/iHarmony4
 REPORT_OPTIONS := --profile $(PROFILE) $(if $(DATA),-p data_root "$(DATA)")
 
@@ -45,5 +46,5 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,test]"
 	@touch $@
 
-$(MINI): $(READY) data_scripts/make_mini_dataset.py data_scripts/foregrounds.json hdnet_lib/data/recipes.py
+$(MINI): $(READY) data_scripts/make_mini_dataset.py data_scripts/foregrounds.json $(RECIPES)
 	$(BIN)/python data_scripts/make_mini_dataset.py

@@ -234,7 +234,9 @@ def report(problems: list[Problem], counts: pd.DataFrame, csv: Path) -> int:
     if len(leaks):
         tested = leaks.detail.str.extract(r"(\d+) in test")[0].astype(int).sum()
         total = counts[counts.list == "test"].listed.sum()
-        print(f"\nThe lists leak: {tested} of {total} test composites share their real photo with a training composite.")
+        print(
+            f"\nThe lists leak: {tested} of {total} test composites share their real photo with a training composite."
+        )
     errors = int((table.severity == "error").sum())
     print(f"\n{errors} errors, {len(table) - errors} warnings; all of them in {csv}")
     return 1 if errors else 0

@@ -44,7 +44,9 @@ def make_lists(root: Path, name: str, test_share: float, seed: int, workers: int
         raise ValueError(f"{root}: no composite with its mask and real photo in any <subset>/composite_images.")
     if len(complete) < len(triplets):
         print(f"Left out {len(triplets) - len(complete)} composites without mask or real photo.", file=sys.stderr)
-    rows = [row for rows in parallel(_measure, group_by_photo(complete), "reading masks", "photo", workers) for row in rows]
+    rows = [
+        row for rows in parallel(_measure, group_by_photo(complete), "reading masks", "photo", workers) for row in rows
+    ]
     table = pd.DataFrame(rows).sort_values("composite", ignore_index=True)
     empty = ~table.ratio.between(0, 1, inclusive="neither")
     if empty.any():
@@ -79,7 +81,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("root", help="folder that holds the subsets")
     parser.add_argument("--name", default="IHD", help="of the lists (default: IHD, the official name)")
-    parser.add_argument("--test-share", type=float, default=0.1, help="share of the composites to test on (%(default)s)")
+    parser.add_argument(
+        "--test-share", type=float, default=0.1, help="share of the composites to test on (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
     arguments = parser.parse_args()
@@ -89,7 +93,9 @@ def main() -> int:
         )
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    counts = table.groupby(["subset", "bin", "split"]).agg(composites=("composite", "size"), photos=("photo", "nunique"))
+    counts = table.groupby(["subset", "bin", "split"]).agg(
+        composites=("composite", "size"), photos=("photo", "nunique")
+    )
     print(counts.unstack(fill_value=0).to_string())
     return 0
 

@@ -72,8 +72,20 @@ def build(out: Path, seed: int) -> None:
             rows.append([path.relative_to(made).as_posix(), digest])
         with (made / "manifest.csv").open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([["image", "sha256_of_pixels"], *rows])
+        _write_pool(made)
         shutil.rmtree(out, ignore_errors=True)
         made.rename(out)
+
+
+def _write_pool(made: Path) -> None:
+    """The table of the train photos and their masks, for composites made on the fly."""
+    with (made / "pool.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", "masks"])
+        for name in PHOTOS["train"]:
+            masks = {path.name: path for path in sorted(made.glob(f"*/masks/{name}_*.png"))}
+            paths = [path.relative_to(made).as_posix() for _, path in sorted(masks.items())]
+            writer.writerow([f"Change/real_images/{name}.png", " ".join(paths)])
 
 
 def main() -> None:

@@ -135,8 +135,10 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--size", type=int, default=256, help="side in pixels (%(default)s)")
     parser.add_argument("--keep-aspect", action="store_true",
-                        help="shrink the longer side to SIZE instead of squeezing to a square; never enlarges")  # fmt: skip
-    parser.add_argument("--partial", action="store_true", help="leave out composites of which a file is missing or damaged")
+                        help="shrink the longer side to SIZE (never enlarge), do not squeeze to a square")  # fmt: skip
+    parser.add_argument(
+        "--partial", action="store_true", help="leave out composites of which a file is missing or damaged"
+    )
     parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
     arguments = parser.parse_args()
     if arguments.size < 16:

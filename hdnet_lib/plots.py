@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
@@ -96,3 +97,36 @@ def plot_ratio_histogram(ratios: Sequence[float]) -> tuple[Figure, dict[str, int
             axis.axvline(high, color="black", linestyle="--", linewidth=1)
         axis.text((max(low, 0.001) * high) ** 0.5, top * 1.02, f"{name}\n{count}", ha="center", va="bottom", fontsize=9)
     return figure, counts
+
+
+SHIFT_LABELS = {
+    "lightness": "lightness, mean shift (L*)",
+    "a": "green to red, mean shift (a*)",
+    "b": "blue to yellow, mean shift (b*)",
+    "chroma": "colourfulness, mean shift",
+    "spread": "contrast, ratio (powers of 2)",
+    "psnr": "PSNR of the composite (dB)",
+}
+
+
+def plot_shifts(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Distributions of the foreground's colour shift, one panel for each measure of ``data.shifts.Shift``.
+
+    Args:
+        tables: name of a set of composites -> its shifts, one row each; at most four sets.
+    """
+    figure, axes = plt.subplots(2, 3, figsize=(11, 5.6))
+    styles = ["-", "--", ":", "-."]
+    colors = [sns.color_palette("colorblind")[index] for index in (3, 0, 2, 7)]
+    for axis, (field, label) in zip(axes.flat, SHIFT_LABELS.items(), strict=True):
+        ends = np.concatenate([table[field].quantile([0.01, 0.99]) for table in tables.values()])
+        edges = np.linspace(ends.min(), ends.max(), 400)
+        for (name, table), style, color in zip(tables.items(), styles, colors, strict=False):
+            share = np.searchsorted(np.sort(table[field]), edges, side="right") / len(table) * 100
+            axis.plot(edges, share, style, color=color, label=f"{name} ({len(table)})", linewidth=2)
+        axis.set(xlabel=label, ylim=(0, 100))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("composites below (%)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(tables))
+    figure.suptitle("Colour shift of the foreground, composite less real photo", fontsize=12)
+    return figure

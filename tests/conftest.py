@@ -1,9 +1,14 @@
 import os
+import zlib
 from pathlib import Path
 
+import make_mini_dataset
+import numpy as np
+import prepare_iharmony4
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 
 from hdnet_lib import create_model
 
@@ -24,6 +29,41 @@ def nano():
         for parameter in model.parameters():
             parameter.mul_(5)
     return model
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory):
+    """The mini data set, built anew."""
+    out = tmp_path_factory.mktemp("data") / "mini"
+    make_mini_dataset.build(out, make_mini_dataset.SEED)
+    return out
+
+
+@pytest.fixture(scope="session")
+def small(mini, tmp_path_factory):
+    """The mini data set at 64 pixels; do not change it."""
+    out = tmp_path_factory.mktemp("data") / "small"
+    prepare_iharmony4.prepare(mini, out, 64, keep_aspect=False, incomplete=False, workers=2)
+    return out
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A pool of twelve photos, two of them in the validation part; the first has no mask, the second two."""
+    names = [f"photo{number}.png" for number in range(200)]
+    held_out = [name for name in names if zlib.crc32(name.encode()) % 20 == 0][:2]
+    names = [name for name in names if zlib.crc32(name.encode()) % 20][:10] + held_out
+    rng = np.random.default_rng(0)
+    lines = ["image,masks"]
+    for index, name in enumerate(names):
+        Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((60, 50)).save(tmp_path / name)
+        mask = np.zeros((50, 60), np.uint8)
+        mask[10:40, 10:30] = 255
+        Image.fromarray(mask).save(tmp_path / f"mask_{name}")
+        lines.append(f"{name}," + ["", f"mask_{name} mask_{name}", f"mask_{name}"][min(index, 2)])
+    path = tmp_path / "pool.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def random_inputs(batch=1, height=32, width=32, seed=0):

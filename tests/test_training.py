@@ -1,8 +1,6 @@
 import csv
 import json
-import zlib
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,55 +9,7 @@ from safetensors.torch import load_file
 
 from hdnet_lib import create_model
 from hdnet_lib.cli import main
-from hdnet_lib.data.pool import PhotoPool
 from hdnet_lib.training import TrainingConfig, learning_rate_factor, train
-
-
-@pytest.fixture
-def table(tmp_path):
-    """A pool of twelve photos, two of them in the validation part, one with two masks, one with none."""
-    names = [f"photo{number}.png" for number in range(200)]
-    held_out = [name for name in names if zlib.crc32(name.encode()) % 20 == 0][:2]
-    names = [name for name in names if zlib.crc32(name.encode()) % 20][:10] + held_out
-    rng = np.random.default_rng(0)
-    lines = ["image,masks"]
-    for index, name in enumerate(names):
-        Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((60, 50)).save(tmp_path / name)
-        mask = np.zeros((50, 60), np.uint8)
-        mask[10:40, 10:30] = 255
-        Image.fromarray(mask).save(tmp_path / f"mask_{name}")
-        lines.append(f"{name}," + ["", f"mask_{name} mask_{name}", f"mask_{name}"][min(index, 2)])
-    path = tmp_path / "pool.csv"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def test_pool_splits_by_photo_and_draws_composites(table):
-    train_part, held_out = PhotoPool(table, "train", 32), PhotoPool(table, "validation", 32)
-    assert (len(train_part), len(held_out)) == (10, 2)  # one photo has no mask, one has two
-    for size in (16, 32):
-        composite, mask, real = train_part.batch(12, size, torch.Generator().manual_seed(0))
-        assert composite.shape == real.shape == (12, 3, size, size)
-        assert set(mask.unique().tolist()) == {0.0, 1.0}
-        background = (mask == 0).expand_as(real)
-        torch.testing.assert_close(composite[background], real[background], rtol=0, atol=1e-6)
-        assert min(real.min(), composite.min()) >= -1
-        assert max(real.max(), composite.max()) <= 1
-        # A photo may meet itself as the reference, so not all need differ.
-        assert ((composite - real).abs().amax(dim=(1, 2, 3)) > 0).sum() >= 9
-    one, two = (train_part.batch(4, 32, torch.Generator().manual_seed(5))[0] for _ in range(2))
-    assert torch.equal(one, two)
-
-
-def test_a_small_pool_keeps_one_photo_aside(tmp_path):
-    for name in ("a", "b"):
-        Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
-        mask = Image.new("L", (20, 20))
-        mask.paste(255, (5, 5, 15, 15))
-        mask.save(tmp_path / f"{name}_mask.png")
-    table = tmp_path / "pool.csv"
-    table.write_text("image,masks\na.png,a_mask.png\nb.png,b_mask.png\n")
-    assert [len(PhotoPool(table, part, 16)) for part in ("train", "validation")] == [1, 1]
 
 
 def run(table, output, **changes):
@@ -128,15 +78,10 @@ def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
     (tmp_path / "full.csv").write_text(rows)
     for path in list(tmp_path.glob("mask_*")):
         Image.new("L", (60, 50), 255).save(tmp_path / path.name.replace("mask_", "full_"))
-    (tmp_path / "thin.csv").write_text(table.read_text().replace("mask_", "thin_"))
-    for path in list(tmp_path.glob("mask_*")):
-        thin = Image.new("L", (60, 50))
-        thin.paste(255, (0, 20, 60, 21))
-        thin.save(tmp_path / path.name.replace("mask_", "thin_"))
     (tmp_path / "damaged.csv").write_text(table.read_text().replace("mask_", "bad_"))
     for path in list(tmp_path.glob("mask_*")):
         (tmp_path / path.name.replace("mask_", "bad_")).write_bytes(path.read_bytes()[:60])
-    (tmp_path / "short.csv").write_text("image,masks\n" + "".join(f"{n}.png\n" for n in range(30)))
+    (tmp_path / "short.csv").write_text("image,masks\nonly.png\n")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     out = ["-o", str(tmp_path / "w.safetensors")]
     cases = {
@@ -145,13 +90,12 @@ def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
         "does not exist": [str(tmp_path / "gone.csv"), *out],
         "the folder": [str(table), "-o", str(tmp_path / "none" / "w.safetensors")],
         "--stages must look like": [str(table), *out, "--stages", "big"],
-        "stages must grow": [str(table), *out, "--stages", "64:16,32:16"],
+        "must be multiples of 16": [str(table), *out, "--stages", "64:16,40:16"],
         "needs at least one batch": [str(table), *out, "--stages", "16:8"],
-        "at least 2 photos": [str(table), *out, "--batch-size", "1"],
+        "at least one photo": [str(table), *out, "--batch-size", "0"],
         "covers between": [str(tmp_path / "full.csv"), *out],
-        "too thin": [str(tmp_path / "thin.csv"), *out, "--stages", "16:16,256:16"],
         "is damaged": [str(tmp_path / "damaged.csv"), *out],
-        "at least two photos with a mask": [str(tmp_path / "short.csv"), *out],
+        "at least two photos": [str(tmp_path / "short.csv"), *out],
         "would overwrite": [str(table), "-o", str(table.with_suffix(".safetensors"))],
         "ends with .safetensors": [str(table), "-o", str(tmp_path / "w.csv")],
         "device 'quantum' cannot be used": [str(table), *out, "--device", "quantum"],

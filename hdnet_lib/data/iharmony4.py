@@ -145,11 +145,11 @@ def list_triplets(root: str | Path = "mini", split: str = "test", partial: bool 
         return complete
     if len(complete) < len(triplets):
         present = set(complete)
-        first = next(triplet for triplet in triplets if triplet not in present)
+        first = missing_files(next(triplet for triplet in triplets if triplet not in present), has_file)[0]
         raise ValueError(
             f"{root}: {len(triplets) - len(complete)} of {len(triplets)} composites of the {split} list miss a file, "
-            f"the first {missing_files(first, has_file)[0].relative_to(root).as_posix()}: complete the copy, or ask for what is "
-            "there (partial=True in Python, --partial in the scripts)."
+            f"the first {first.relative_to(root).as_posix()}: complete the copy, or ask for what is there ("
+            "partial=True in Python, --partial in the scripts)."
         )
     return triplets
 

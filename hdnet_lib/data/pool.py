@@ -133,9 +133,7 @@ class PhotoPool:
 
     def batches(self, batch_size: int, samples: range, seed: int = 0, ahead: int = 4) -> Iterator[Composites]:
         """Yield :meth:`composites` of consecutive numbers; a pool on disk is read ``ahead`` batches ahead."""
-        plans = (
-            self._plan(samples[start : start + batch_size], seed) for start in range(0, len(samples), batch_size)
-        )
+        plans = (self._plan(samples[start : start + batch_size], seed) for start in range(0, len(samples), batch_size))
         if self.photos is not None:
             yield from map(self._resident, plans)
             return

@@ -116,16 +116,20 @@ def match_levels(
     share = ((wanted - below) / (above - below).clamp(min=1e-6)).clamp(0, 1)
     table = lower + share * (upper - lower)
 
-    position = ((target - low) / span).clamp(0, 255).flatten(2)
-    floor = position.floor().long().clamp(max=254)
-    left, right = table.gather(-1, floor), table.gather(-1, floor + 1)
-    return torch.lerp(left, right, position - floor).unflatten(2, target.shape[2:]) * span + low
+    # What a value has beyond its level, half a level at most, it keeps.
+    level = _level(target, low, span)
+    beyond = (target - low) / span - level
+    return (table.gather(-1, level.flatten(2)).unflatten(2, target.shape[2:]) + beyond) * span + low
+
+
+def _level(image: Tensor, low: Tensor, span: Tensor) -> Tensor:
+    # The small number sends values halfway between two levels, common in 8-bit photos, one way everywhere.
+    return ((image - low) / span + 0.5 + 1e-5).floor().clamp(0, 255).long()
 
 
 def _cumulative(image: Tensor, region: Tensor, low: Tensor, span: Tensor) -> tuple[Tensor, Tensor]:
     """Cumulative shares and counts (B, 3, 256) of the levels in a region."""
-    # The small number sends values halfway between two levels, common in 8-bit photos, one way everywhere.
-    level = ((image - low) / span + 0.5 + 1e-5).floor().clamp(0, 255).long().flatten(2)
+    level = _level(image, low, span).flatten(2)
     counts = image.new_zeros(*image.shape[:2], 256)
     counts.scatter_add_(-1, level, region.flatten(2).expand(level.shape).to(image.dtype))
     return counts.cumsum(-1) / counts.sum(-1, keepdim=True).clamp(min=1), counts

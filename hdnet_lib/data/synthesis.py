@@ -53,8 +53,9 @@ def recolour_plausibly(
     region: Region, references: Sequence[Region], recipe: str, rng: np.random.Generator
 ) -> tuple[Tensor, Plausibility, int] | None:
     """The first plausible composite (1, 3, H, W) of :data:`TRIES`, its measures, and which reference it had."""
+    order = rng.permutation(len(references)).tolist()
     for attempt in range(TRIES):
-        choice = attempt % len(references)
+        choice = order[attempt % len(order)]
         uniform = torch.from_numpy(rng.random((1, DRAWS)).clip(1e-6, 1 - 1e-6))
         composite = recolour(recipe, *region, *references[choice], uniform)
         values = measure(composite, *region)

@@ -1,0 +1,357 @@
+"""check_dataset, prepare_iharmony4 and make_lists, on copies of the mini set at 64 pixels."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import check_dataset
+import make_lists
+import numpy as np
+import pandas as pd
+import prepare_iharmony4
+import pytest
+from conftest import REPOSITORY
+from PIL import Image, ImageFilter
+
+from hdnet_lib.data import list_triplets
+
+
+@pytest.fixture
+def copy(small, tmp_path):
+    return Path(shutil.copytree(small, tmp_path / "copy"))
+
+
+def found(root):
+    problems, _ = check_dataset.check(root, workers=1)
+    return {(problem.problem, problem.file) for problem in problems}
+
+
+# --- check
+
+
+def edit(change, mode="RGB"):
+    """Damage that changes an image's pixels."""
+
+    def damage(path):
+        image = change(Image.open(path).convert(mode))
+        image.save(path)
+
+    return damage
+
+
+def brighten_a_corner(image):
+    pixels = np.array(image).astype(int)
+    pixels[:12, -12:] += np.where(pixels[:12, -12:] > 127, -60, 60)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def truncate(path):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+
+
+COMPOSITE = "Change/composite_images/china_1_1.png"
+MASK, REAL = "Change/masks/china_1.png", "Change/real_images/china.png"
+DAMAGES = {
+    "composite gone": (COMPOSITE, Path.unlink, "missing file"),
+    "mask gone": (MASK, Path.unlink, "missing file"),
+    "real photo gone": (REAL, Path.unlink, "missing file"),
+    "composite no image": (COMPOSITE, lambda path: path.write_text("404 not found"), "unreadable file"),
+    "mask empty file": (MASK, lambda path: path.write_bytes(b""), "unreadable file"),
+    "real photo cut off": (REAL, truncate, "unreadable file"),
+    "composite cut off": (COMPOSITE, truncate, "unreadable file"),
+    "mask cut off": (MASK, truncate, "unreadable file"),
+    "composite of another size": (COMPOSITE, edit(lambda image: image.resize((60, 64))), "size differs"),
+    "mask of another size": (MASK, edit(lambda image: image.resize((128, 128)), "L"), "size differs"),
+    "mask black": (MASK, edit(lambda image: image.point(lambda _: 0), "L"), "empty mask"),
+    "mask white": (MASK, edit(lambda image: image.point(lambda _: 255), "L"), "full mask"),
+    "mask of 0 and 1": (MASK, edit(lambda image: image.point(lambda value: value > 0), "L"), "empty mask"),
+    "mask blurred": (MASK, edit(lambda image: image.filter(ImageFilter.GaussianBlur(2)), "L"), "soft mask"),
+    "mask inverted": (MASK, edit(lambda image: image.point(lambda value: 255 - value), "L"), "inverted mask"),
+    "background of another photo": (COMPOSITE, edit(lambda image: image.rotate(180)), "background differs"),
+    "background changed in a corner": (COMPOSITE, edit(brighten_a_corner), "background differs"),
+    "composite is the real photo": (
+        COMPOSITE,
+        lambda path: shutil.copy(path.parents[1] / "real_images" / "china.png", path),
+        "unchanged foreground",
+    ),
+}
+
+
+def test_a_sound_copy_has_no_problems(mini, small):
+    assert found(small) == found(mini) == set()
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_each_damage_is_found_and_no_other(copy, name):
+    file, damage, problem = DAMAGES[name]
+    assert (copy / file).is_file()
+    damage(copy / file)
+    assert found(copy) == {(problem, file)}
+
+
+def test_damaged_lists_are_found(copy):
+    train, test = (copy / f"IHD_{split}.txt" for split in ("train", "test"))
+    trained, tested = train.read_text().split(), test.read_text().split()
+    leaked = next(line for line in trained if "/flower_" in line)
+    test.write_text("\n".join([*tested[1:], tested[1], "flower.png", leaked]))
+    assert found(copy) == {
+        ("not in a list", tested[0]),
+        ("duplicate line", tested[1]),
+        ("malformed line", "flower.png"),
+        ("in both lists", leaked),
+        ("leak", f"{leaked.split('/')[0]}/real_images/flower.png"),
+    }
+
+
+def test_counts_are_compared_with_the_published_ones(copy):
+    (copy / "Change").rename(copy / "HCOCO")
+    for split in ("train", "test"):
+        path = copy / f"IHD_{split}.txt"
+        path.write_text(path.read_text().replace("Change/", "HCOCO/"))
+    subsets = {"HCOCO", "HAdobe5k", "HFlickr", "Hday2night"}
+    assert found(copy) == {("count differs", subset) for subset in subsets}
+    _, counts = check_dataset.check(copy, workers=1)
+    row = counts[(counts.subset == "HCOCO") & (counts.list == "test")].iloc[0]
+    assert row.published == 4283
+    assert row.listed == row.complete == sum("HCOCO" in line for line in path.read_text().split())
+
+
+def test_all_damages_at_once(copy, tmp_path, monkeypatch, capsys):
+    """Through the command line: table, CSV file and exit status."""
+    composites = sorted(path.relative_to(copy).as_posix() for path in copy.glob("Transfer/composite_images/coffee*"))
+    expected = set()
+    names = [name for name, case in DAMAGES.items() if case[0] == COMPOSITE and "real" not in name]
+    for file, name in zip(composites, names, strict=False):
+        _, damage, problem = DAMAGES[name]
+        damage(copy / file)
+        expected.add((problem, file))
+    assert len(expected) >= 5
+    monkeypatch.setattr("sys.argv", ["check_dataset.py", str(copy), "--csv", str(tmp_path / "p.csv")])
+    assert check_dataset.main() == 1
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert set(zip(table.problem, table.file, strict=True)) == expected
+    assert set(table.severity) == {"error"}
+    output = capsys.readouterr().out
+    assert f"{len(expected)} errors, 0 warnings" in output
+    assert all(problem in output for problem, _ in expected)
+
+
+def test_leaks_are_a_warning(copy, tmp_path, monkeypatch, capsys):
+    train, test = (copy / f"IHD_{split}.txt" for split in ("train", "test"))
+    lines = train.read_text().split()
+    moved = [line for line in lines if "/rocket_" in line][:3]
+    train.write_text("\n".join(line for line in lines if line not in moved))
+    test.write_text("\n".join([*test.read_text().split(), *moved]))
+    monkeypatch.setattr("sys.argv", ["check_dataset.py", str(copy), "--csv", str(tmp_path / "p.csv")])
+    assert check_dataset.main() == 0
+    total = len(test.read_text().split())
+    assert f"The lists leak: 3 of {total} test composites share" in capsys.readouterr().out
+
+
+def test_check_changes_nothing(copy):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    found(copy)
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+
+
+@pytest.mark.parametrize("script", ["check_dataset", "prepare_iharmony4", "make_lists"])
+def test_a_wrong_folder_gets_a_sentence(script, tmp_path, monkeypatch, capsys):
+    for root, sentence in ((tmp_path / "none", "there is no such folder."), (tmp_path, "no ")):
+        out = [str(tmp_path / "out")] if script == "prepare_iharmony4" else []
+        monkeypatch.setattr("sys.argv", [script, str(root), *out])
+        with pytest.raises(SystemExit) as caught:
+            sys.modules[script].main()
+        assert caught.value.code == 2
+        assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- prepare
+
+
+def prepare(root, out, size=32, keep_aspect=False, incomplete=False, workers=1):
+    return prepare_iharmony4.prepare(root, out, size, keep_aspect, incomplete, workers)
+
+
+def contents(root):
+    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_the_copy_holds_what_reading_at_that_size_gives(mini, small):
+    for split in ("train", "test"):
+        originals, copies = list_triplets(mini, split), list_triplets(small, split)
+        assert [t.name for t in originals] == [t.name for t in copies]
+        for original, copied in zip(originals[::9], copies[::9], strict=True):
+            for one, other in zip(original.read(64), copied.read(), strict=True):
+                assert np.array_equal(one, other)
+            assert set(np.unique(Image.open(copied.mask))) <= {0, 255}
+
+
+def test_keep_aspect_shrinks_the_longer_side_and_never_enlarges(mini, tmp_path):
+    prepare(mini, tmp_path / "out", 256, keep_aspect=True, workers=2)
+    for original, copied in zip(list_triplets(mini)[::20], list_triplets(tmp_path / "out")[::20], strict=True):
+        (width, height), size = Image.open(original.real).size, Image.open(copied.composite).size
+        assert max(size) == 256
+        assert size[0] / size[1] == pytest.approx(width / height, rel=0.01)
+    prepare(tmp_path / "out", tmp_path / "same", 4000, keep_aspect=True, workers=2)
+    one, other = (list_triplets(tmp_path / name)[0].read() for name in ("out", "same"))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_nothing_is_written_into_the_root(copy, tmp_path):
+    before = contents(copy)
+    for out in (copy, copy / "Change" / "out", copy.parent):
+        with pytest.raises(ValueError, match="choose a folder that neither lies in"):
+            prepare(copy, out)
+    prepare(copy, tmp_path / "out")
+    assert contents(copy) == before
+
+
+def test_foreign_folders_and_other_settings_are_refused(small, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(ValueError, match="is not empty and not a prepared copy"):
+        prepare(small, tmp_path / "mine")
+    prepare(small, tmp_path / "out")
+    with pytest.raises(ValueError, match="was prepared from other settings"):
+        prepare(small, tmp_path / "out", size=48)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot be written"):
+        prepare(small, tmp_path / "file")
+
+
+def test_damaged_files_stop_the_lists_unless_partial(copy, tmp_path):
+    truncate(copy / COMPOSITE)
+    truncate(copy / "Transfer" / "masks" / "coffee_1.png")
+    with pytest.raises(ValueError, match=r"\d+ composites could not be prepared"):
+        prepare(copy, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.txt"))
+    prepare(copy, tmp_path / "out", incomplete=True)
+    whole = {t.name for t in list_triplets(copy)}
+    lost = {name for name in whole if name == "Change/china_1_1" or name.startswith("Transfer/coffee_1_")}
+    assert lost
+    assert {t.name for t in list_triplets(tmp_path / "out")} == whole - lost
+
+
+def test_missing_files_stop_the_run_unless_partial(copy, tmp_path):
+    (copy / COMPOSITE).unlink()
+    with pytest.raises(ValueError, match=r"1 of \d+ composites of the test list miss a file"):
+        prepare(copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    prepare(copy, tmp_path / "out", incomplete=True)
+    assert len(list_triplets(tmp_path / "out")) == len(list_triplets(copy, partial=True))
+
+
+def test_killed_at_twenty_moments_it_loses_nothing(small, tmp_path):
+    """No file has its final name before it is whole, and the last run completes the copy."""
+    prepare(small, tmp_path / "whole", size=128)
+    whole = contents(tmp_path / "whole")
+    out, rng, kills, sizes = tmp_path / "out", random.Random(0), 0, set()
+    while kills < 20:
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            os.close(2)
+            try:
+                prepare(small, out, size=128, workers=2)
+            finally:
+                os._exit(0)
+        time.sleep(rng.uniform(0.05, 0.35))
+        finished, _ = os.waitpid(child, os.WNOHANG)
+        if finished:
+            shutil.rmtree(out)
+            continue
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        kills += 1
+        left = contents(out) if out.exists() else {}
+        named = {path: data for path, data in left.items() if path.suffix != ".part"}
+        assert all(whole[path] == data for path, data in named.items())
+        sizes.add(len(named))
+    assert len(sizes) > 5  # the moments were different ones
+    prepare(small, out, size=128)
+    assert contents(out) == whole
+
+
+def test_memory_does_not_grow_with_the_count(tmp_path):
+    """Eight times the composites of 128 px: 700 more would fill 34 MB if they were kept."""
+    peaks = []
+    for count in (100, 800):
+        root = tmp_path / str(count)
+        for folder in ("composite_images", "masks", "real_images"):
+            (root / "HCOCO" / folder).mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        pixels = rng.integers(0, 256, (128, 128, 3), dtype=np.uint8)
+        mask = np.zeros((128, 128), np.uint8)
+        mask[30:60, 30:60] = 255
+        Image.fromarray(pixels).save(root / "image.png", compress_level=0)
+        Image.fromarray(mask).save(root / "mask.png")
+        lines = []
+        for number in range(count):
+            os.link(root / "image.png", root / f"HCOCO/real_images/c{number}.png")
+            os.link(root / "image.png", root / f"HCOCO/composite_images/c{number}_1_1.png")
+            os.link(root / "mask.png", root / f"HCOCO/masks/c{number}_1.png")
+            lines.append(f"HCOCO/composite_images/c{number}_1_1.png\n")
+        (root / "IHD_test.txt").write_text("".join(lines))
+        code = (
+            "import resource, sys; from pathlib import Path; import check_dataset, prepare_iharmony4\n"
+            "prepare_iharmony4.prepare(Path(sys.argv[1]), Path(sys.argv[2]), 64, False, False, 1)\n"
+            "check_dataset.check(Path(sys.argv[2]), 1)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        command = [sys.executable, "-c", code, str(root), str(tmp_path / f"out{count}")]
+        run = subprocess.run(command, cwd=REPOSITORY / "data_scripts", capture_output=True, text=True, check=True)
+        peaks.append(int(run.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024))
+    assert peaks[1] - peaks[0] < 12e6
+
+
+# --- lists
+
+
+def test_lost_lists_are_made_anew(copy):
+    names = {t.name for split in ("train", "test") for t in list_triplets(copy, split)}
+    for path in copy.glob("IHD_*"):
+        path.unlink()
+    table = make_lists.make_lists(copy, "IHD", 0.3, seed=1, workers=1)
+    triplets = {split: list_triplets(copy, split) for split in ("train", "test")}
+    assert {t.name for split in triplets.values() for t in split} == names
+    assert {t.photo for t in triplets["train"]}.isdisjoint(t.photo for t in triplets["test"])
+    assert pd.read_csv(copy / "IHD_manifest.csv").composite.tolist() == table.composite.tolist()
+    for triplet in triplets["test"][::10]:
+        row = table[table.composite == triplet.line].iloc[0]
+        assert row.ratio == pytest.approx(triplet.read().ratio)
+        assert (row.photo, row["split"]) == (triplet.photo, "test")
+    assert found(copy) == set()
+
+
+def test_a_named_split_stands_beside_the_official_one(copy, capsys, monkeypatch):
+    before = contents(copy)
+    monkeypatch.setattr("sys.argv", ["make_lists.py", str(copy), "--name", "mine", "--test-share", "0.4"])
+    assert make_lists.main() == 0
+    assert list_triplets(copy, "mine_test")
+    after = contents(copy)
+    assert {path: after[path] for path in before} == before
+    assert {path.name for path in after.keys() - before.keys()} == {
+        f"mine_{x}" for x in ("train.txt", "test.txt", "manifest.csv")
+    }
+    with pytest.raises(SystemExit):
+        make_lists.main()
+    assert "mine_train.txt exists and is left as it is" in capsys.readouterr().err
+
+
+def test_what_is_incomplete_or_empty_is_left_out_and_said(copy, capsys):
+    (copy / COMPOSITE).unlink()
+    gone, black, *_ = sorted((copy / "Transfer" / "masks").glob("coffee_*"))
+    gone.unlink()
+    Image.new("L", (64, 64)).save(black)
+    table = make_lists.make_lists(copy, "mine", 0.3, seed=1, workers=1)
+    assert not ({gone.stem, black.stem} & set(table["mask"][table.subset == "Transfer"]))
+    error = capsys.readouterr().err
+    assert "without mask or real photo" in error
+    assert "whose mask is empty or full" in error

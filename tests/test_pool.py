@@ -1,0 +1,192 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hdnet_lib.data import pool as pool_module
+from hdnet_lib.data.masks import kind, make_mask
+from hdnet_lib.data.plausibility import measure
+from hdnet_lib.data.pool import MIX, PhotoPool
+from hdnet_lib.data.recipes import RECIPES
+from hdnet_lib.images import ImageError
+
+
+def equal(one, two):
+    return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_pool_splits_by_photo_and_makes_composites(table):
+    train_part, held_out = PhotoPool(table, "train", 32), PhotoPool(table, "validation", 32)
+    assert (len(train_part), len(held_out)) == (11, 2)  # ten photos, one of them with two masks
+    composite, mask, real = train_part.composites(range(24))
+    assert composite.shape == real.shape == (24, 3, 32, 32)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    background = (mask == 0).expand_as(real)
+    assert torch.equal(composite[background], real[background])
+    assert min(real.min(), composite.min()) >= -1
+    assert max(real.max(), composite.max()) <= 1
+    assert ((composite - real).abs().amax(dim=(1, 2, 3)) > 0).all()
+
+
+def test_a_small_pool_keeps_one_photo_aside(tmp_path):
+    for name in ("a", "b"):
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
+        mask = Image.new("L", (20, 20))
+        mask.paste(255, (5, 5, 15, 15))
+        mask.save(tmp_path / f"{name}_mask.png")
+    table = tmp_path / "pool.csv"
+    table.write_text("image,masks\na.png,a_mask.png\nb.png,b_mask.png\n")
+    pools = [PhotoPool(table, part, 16) for part in ("train", "validation")]
+    assert [len(pool) for pool in pools] == [1, 1]
+    assert pools[0].composites(range(4)).composite.isfinite().all()  # a lone photo is its own reference
+
+
+def test_a_composite_depends_on_its_number_and_the_seed_alone(table):
+    pool = PhotoPool(table, "train", 32)
+    together = pool.composites(range(5, 30), seed=3)
+    for number in (5, 11, 29):
+        alone = pool.composites([number], seed=3)
+        for one, all_of_them in zip(alone, together, strict=True):
+            torch.testing.assert_close(one[0], all_of_them[number - 5], rtol=0, atol=1e-5)
+    assert equal(together, PhotoPool(table, "train", 32).composites(range(5, 30), seed=3))
+    assert not torch.equal(together.composite, pool.composites(range(5, 30), seed=4).composite)
+
+
+def test_a_pool_on_disk_gives_the_same_composites(table):
+    """Also when it starts in the middle, as a run that goes on does, and stops in the middle."""
+    resident, streaming = (PhotoPool(table, "train", 32, resident=choice) for choice in (True, False))
+    assert streaming.photos is None
+    batches = [list(pool.batches(4, range(3, 40), seed=1)) for pool in (resident, streaming)]
+    assert [len(batch.mask) for batch in batches[0]] == [4] * 9 + [1]
+    assert all(equal(one, two) for one, two in zip(*batches, strict=True))
+    assert equal(streaming.composites(range(7, 11), seed=1), batches[0][1])
+    middle = streaming.batches(4, range(7, 40), seed=1)
+    assert equal(next(middle), batches[0][1])
+    middle.close()
+
+
+def test_where_a_pool_is_kept_follows_from_its_size(table, monkeypatch):
+    assert PhotoPool(table, "train", 32).photos is not None
+    monkeypatch.setattr(pool_module, "RESIDENT_LIMIT", 1000)
+    assert PhotoPool(table, "train", 32).photos is None
+
+
+def test_a_file_damaged_while_streaming_gets_a_sentence(table):
+    pool = PhotoPool(table, "train", 32, resident=False)
+    for path in table.parent.glob("photo*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ImageError, match=r"photo .*\.png is damaged"):
+        list(pool.batches(4, range(40)))
+
+
+def test_every_photo_comes_once_in_each_round(table):
+    pool = PhotoPool(table, "train", 32)
+    rounds = [pool._plan(range(start, start + len(pool)), seed=0).photo.tolist() for start in (0, len(pool))]
+    assert sorted(rounds[0]) == sorted(rounds[1]) == list(range(len(pool)))
+    assert rounds[0] != rounds[1]
+
+
+def test_recipes_come_in_the_shares_of_the_mix(table):
+    plan = PhotoPool(table, "train", 32)._plan(range(3000), seed=0)
+    shares = np.bincount(plan.recipe, minlength=len(RECIPES)) / 3000
+    assert sum(MIX.values()) == pytest.approx(1)
+    np.testing.assert_allclose(shares, [MIX.get(name, 0) for name in RECIPES], atol=0.03)
+
+
+def test_references_are_of_other_photos_and_like_the_foreground(table):
+    pool = PhotoPool(table, "train", 32)
+    plan = pool._plan(range(300), seed=0)
+    assert (pool._photo_of[plan.photo] != pool._photo_of[plan.reference]).all()
+    pool._kinds = np.arange(33).reshape(11, 3) * 100.0  # each is most like its neighbours
+    plan = pool._plan(range(300), seed=0)
+    assert np.abs(plan.photo - plan.reference).mean() < 2
+
+
+def test_implausible_composites_are_replaced(table, monkeypatch):
+    """Noise and a recipe that clips everything: what is left is the mild change of light."""
+    monkeypatch.setattr(pool_module, "recolour", broken_recolour)
+    composite, mask, real = PhotoPool(table, "train", 32).composites(range(32))
+    values = measure(composite / 2 + 0.5, real / 2 + 0.5, mask)
+    assert values.clipped.max() < 0.2
+    assert values.change.min() > 0
+
+
+def broken_recolour(recipe, photo, mask, *others):
+    if recipe == "illuminant":
+        return torch.where(mask > 0.5, photo * 0.9, photo)
+    return torch.where(mask > 0.5, 1.0, photo)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_no_crop_loses_a_region(seed):
+    """Thin and tiny masks anywhere: both regions stay in each crop."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((34, 34), bool)
+    top, left = rng.integers(0, 33, 2)
+    height, width = rng.integers(1, 34, 2)
+    mask[top : top + height, left : left + width] = True
+    if mask.all():
+        return
+    pool = PhotoPool.__new__(PhotoPool)
+    pool.size, pool.side = 32, 34
+    pool._borders = pool_module._border(mask)[None]
+    corners = pool._corner(np.zeros(50, int), rng.random((50, 2)))
+    assert corners.min() >= 0
+    assert corners.max() <= 2
+    for y, x in corners:
+        assert 0 < mask[y : y + 32, x : x + 32].mean() < 1
+
+
+def test_photos_without_masks_get_some(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["image,masks"]
+    for number in range(6):
+        blobs = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+        blobs.resize((90, 80), Image.Resampling.BICUBIC).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,")
+    (tmp_path / "pool.csv").write_text("\n".join(lines))
+    pools = [PhotoPool(tmp_path / "pool.csv", "train", 32, resident=choice) for choice in (True, False)]
+    assert len(pools[0]) == 5
+    assert equal(*(pool.composites(range(10)) for pool in pools))
+
+
+def test_made_masks_are_varied_and_no_rectangles():
+    rng = np.random.default_rng(0)
+    photo = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize(
+        (120, 100), Image.Resampling.BICUBIC
+    )
+    masks = [make_mask(np.asarray(photo), seed) for seed in range(60)]
+    assert all(mask.shape == (100, 120) and mask.dtype == np.uint8 for mask in masks)
+    assert np.array_equal(masks[7], make_mask(np.asarray(photo), 7))
+    ratios = np.array([(mask > 127).mean() for mask in masks])
+    assert 0.004 < ratios.min() < 0.1 < ratios.max() < 0.65
+    rectangles = 0
+    for mask in masks:
+        rows, columns = np.nonzero(mask > 127)
+        box = (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+        rectangles += len(rows) > 0.97 * box
+    assert rectangles == 0
+
+
+def test_a_photo_of_one_colour_gets_a_mask_too():
+    for seed in range(12):
+        assert 0.004 < (make_mask(np.full((64, 64, 3), 90, np.uint8), seed) > 127).mean() < 0.65
+
+
+def test_kinds_are_near_for_masks_alike():
+    masks = np.zeros((3, 40, 60), bool)
+    masks[0, 10:20, 10:20] = masks[1, 11:21, 12:22] = masks[2, 30:32, 50:52] = True
+    one, near, far = (kind(mask) for mask in masks)
+    assert np.linalg.norm(one - near) < 0.2 < np.linalg.norm(one - far)
+
+
+def test_table_with_a_missing_mask_column_value(table):
+    """Short rows: csv gives None for the cells that are not there."""
+    with table.open(newline="") as file:
+        names = [row["image"] for row in csv.DictReader(file)]
+    table.write_text("image,masks\n" + "\n".join(names))
+    assert len(PhotoPool(table, "validation", 16)) == 2
