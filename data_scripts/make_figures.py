@@ -1,20 +1,30 @@
-"""Draw the README's picture from the mini data set and the shipped weights: figures/before_after.png."""
+"""Draw the README's pictures from the mini data set and the shipped weights into figures/."""
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from hdnet_lib import harmonize, load_pretrained
 from hdnet_lib.data import list_triplets
+from hdnet_lib.data.iharmony4 import MINI
+from hdnet_lib.data.pool import PhotoPool
+from hdnet_lib.data.shifts import REAL_SHIFTS, sample_shifts
 from hdnet_lib.metrics import score
-from hdnet_lib.plots import show_images, use_style
+from hdnet_lib.plots import plot_shifts, show_images, use_style
 
 FIGURES = Path(__file__).parents[1] / "figures"
 SHOWN = ("MiniPhotometric/china_1_2", "MiniTransfer/chelsea_4_2", "MiniPhotometric/coffee_1_1")
 
 
-def main() -> None:
-    use_style()
+def composite_shifts() -> None:
+    pool = PhotoPool(MINI / "pool.csv", "train", 128)
+    made, retouched = sample_shifts(pool, 512)
+    tables = {"real recaptures": pd.read_csv(REAL_SHIFTS), "training composites": made, "assumed retouches": retouched}
+    plot_shifts(tables).savefig(FIGURES / "composite_shifts.png")
+
+
+def before_after() -> None:
     model = load_pretrained("hdnet-lite")
     triplets = {triplet.name: triplet for triplet in list_triplets("mini", "test")}
     rows, captions, masks = [], [], []
@@ -26,8 +36,14 @@ def main() -> None:
         captions.append([f"{before:.1f} dB", f"{after:.1f} dB", ""])
         masks.append(mask)
     figure = show_images(rows, ["composite", "harmonised by HDNet-lite", "real photo"], captions, masks, width=3.2)
-    FIGURES.mkdir(exist_ok=True)
     figure.savefig(FIGURES / "before_after.png")
+
+
+def main() -> None:
+    use_style()
+    FIGURES.mkdir(exist_ok=True)
+    before_after()
+    composite_shifts()
 
 
 if __name__ == "__main__":

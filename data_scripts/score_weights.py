@@ -24,11 +24,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("roots", nargs="*", default=["mini"], help="folders in iHarmony4 layout (default: mini)")
     parser.add_argument("--model", default="hdnet-lite")
+    parser.add_argument("--partial", action="store_true", help="leave out composites of which a file is missing")
     arguments = parser.parse_args()
     model = load_pretrained(arguments.model)
     rows = []
     for root in arguments.roots:
-        for triplet in tqdm(list_triplets(root), desc=root):
+        for triplet in tqdm(list_triplets(root, partial=arguments.partial), desc=root):
             images = triplet.read(256)
             composite, mask = to_tensor(images.composite), to_tensor(images.mask)
             with torch.inference_mode():

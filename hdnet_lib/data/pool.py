@@ -93,7 +93,7 @@ class PhotoPool:
         with ThreadPoolExecutor() as executor:
             images = executor.map(self._read if resident else self._read_mask, range(len(self._pairs)))
             for index, image in enumerate(
-                tqdm(images, desc=f"reading {part} photos", unit="photo", total=len(self._pairs))
+                tqdm(images, desc=f"reading {part} photos", unit="photo", total=len(self._pairs), delay=5)
             ):
                 mask = image[1] if resident else image
                 if not SMALLEST_RATIO < (mask > 127).mean() < LARGEST_RATIO:

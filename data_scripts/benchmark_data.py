@@ -1,0 +1,93 @@
+"""Measure how fast training composites are made, beside how fast the models train on them.
+
+    python data_scripts/benchmark_data.py [POOL] [--device cuda] [--batch-size 16] [--size 256]
+
+Everything in one run, on one device. "share" is the part of a training step, data included, that making its
+composites takes.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+
+from hdnet_lib import create_model, paste
+from hdnet_lib.data import pool as pool_module
+from hdnet_lib.data.iharmony4 import MINI
+from hdnet_lib.data.pool import MIX, Composites, PhotoPool
+from hdnet_lib.data.recipes import RECIPES
+from hdnet_lib.losses import foreground_mse
+
+
+def seconds(function: Callable[[int], object], device: torch.device, repeats: int) -> float:
+    """Median time of a call, after two to warm up."""
+    times = []
+    for number in range(repeats + 2):
+        started = time.perf_counter()
+        function(number)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return sorted(times[2:])[repeats // 2]
+
+
+def training_step(name: str, batch: Composites, device: torch.device) -> Callable[[int], object]:
+    """A step as ``hdnet train`` does it: bf16 autocast, loss of Eq. 1, Adam."""
+    model = create_model(name).to(device)
+    optimiser = torch.optim.Adam(model.parameters())
+
+    def step(_: int) -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            raw = model(batch.composite, batch.mask)
+        loss = foreground_mse(paste(raw.float(), batch.composite, batch.mask), batch.real, batch.mask)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("pool", nargs="?", default=MINI / "pool.csv", help="CSV table (default: the mini set's)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--models", nargs="+", default=["hdnet-lite", "hdnet"])
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    device, count = torch.device(arguments.device), arguments.batch_size
+    try:
+        resident, streaming = (
+            PhotoPool(arguments.pool, "train", arguments.size, device, resident=choice) for choice in (True, False)
+        )
+    except ValueError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+    def take(pool: PhotoPool) -> Callable[[int], object]:
+        batches = pool.batches(count, range(10**9))
+        return lambda _: next(batches)
+
+    rows, mix = [], dict(MIX)
+    for recipe in RECIPES:
+        pool_module.MIX = {recipe: 1.0}
+        rows.append((recipe, seconds(take(resident), device, arguments.repeats)))
+    pool_module.MIX = mix
+    rows.append(("mix, pool in memory", seconds(take(resident), device, arguments.repeats)))
+    rows.append(("mix, pool on disk", seconds(take(streaming), device, arguments.repeats)))
+    table = pd.DataFrame(rows, columns=["composites", "time"]).set_index("composites")
+    table["composites/s"] = count / table.time
+    for name in arguments.models:
+        step = seconds(training_step(name, resident.composites(range(count)), device), device, arguments.repeats)
+        print(f"{name}: {count / step:.1f} images/s in training without data")
+        table[f"share, {name}"] = (table.time / (table.time + step)).map("{:.1%}".format)
+    print(f"\n{arguments.size} px, batches of {count}, {device}, {torch.get_num_threads()} threads\n")
+    print(table.drop(columns="time").round(1).to_string())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
