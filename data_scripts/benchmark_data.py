@@ -68,7 +68,7 @@ def main() -> int:
         parser.exit(2, f"{parser.prog}: {error}\n")
 
     def take(pool: PhotoPool) -> Callable[[int], object]:
-        batches = pool.batches(count, range(10**9))
+        batches = pool.batches(range(first, first + count) for first in range(0, 10**9, count))
         return lambda _: next(batches)
 
     rows, mix = [], dict(MIX)

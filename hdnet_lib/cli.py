@@ -1,12 +1,14 @@
 """The command ``hdnet``."""
 
 import argparse
+import math
 import sys
+from dataclasses import fields, replace
 
 from hdnet_lib.harmonize import WORKING_SIZE, harmonize
 from hdnet_lib.images import check_output, save_image
 from hdnet_lib.registry import list_models, list_pretrained, load_pretrained, load_weights
-from hdnet_lib.training import TrainingConfig, train
+from hdnet_lib.training import PRESETS, TrainingConfig, train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,21 +29,31 @@ def main(arguments: list[str] | None = None) -> int:
                          help=f"longer side that the network sees (default {WORKING_SIZE})")  # fmt: skip
     command.set_defaults(run=_harmonize)
 
-    command = commands.add_parser("train", help="train a model on photos and masks, composites made on the fly")
-    command.add_argument("pool", help="CSV table with the columns image and masks (paths relative to it)")
-    command.add_argument("-o", "--output", required=True, help="weights to write (.safetensors); a .csv log beside it")
-    default = TrainingConfig()
-    stages = ",".join(f"{side}:{count}" for side, count in default.stages)
-    command.add_argument("--model", default=default.model, help=f"one of {', '.join(list_models())}")
-    command.add_argument("--stages", default=stages, metavar="SIDE:COUNT,...",
-                         help=f"sides in pixels and numbers of composites, one after the other ({stages})")  # fmt: skip
+    command = commands.add_parser("train", help="train a model; the same command again goes on with a stopped run")
     command.add_argument(
-        "--start", default=default.start, metavar="WEIGHTS", help="weights (.safetensors) to start from"
-    )
-    command.add_argument("--batch-size", type=int, default=default.batch_size)
-    command.add_argument("--learning-rate", type=float, default=default.learning_rate)
-    command.add_argument("--seed", type=int, default=default.seed)
-    command.add_argument("--device", default=default.device)
+        "data", help="CSV table with the columns image and masks, composites made on the fly; or a folder in iHarmony4 "
+        "layout (or mini), whose composites are read"
+    )  # fmt: skip
+    command.add_argument("-o", "--output", required=True,
+                         help="weights to write (.safetensors); a .csv log and a .checkpoint beside it")  # fmt: skip
+    command.add_argument("--preset", default="budget", choices=PRESETS, help="settings to start from (%(default)s)")
+    command.add_argument("--model", help=f"one of {', '.join(list_models())}")
+    command.add_argument("--stages", metavar="SIDE:COUNT,...",
+                         help="sides in pixels and numbers of composites, one after the other")  # fmt: skip
+    for option, kind, text in (
+        ("epochs", int, "rounds through the data at the last side, instead of the stages' counts"),
+        ("batch-size", int, "composites of one step, over all processes"),
+        ("learning-rate", float, "peak of the schedule"),
+        ("schedule", str, "cosine or steps"),
+        ("average-decay", float, "of the moving average of the weights; 0 for none"),
+        ("precision", str, "bf16 or fp32"),
+        ("start", str, "weights (.safetensors) to start from"),
+        ("validate-every", int, "steps between two validations, each with a checkpoint"),
+        ("seed", int, "of weights and data"),
+        ("device", str, "auto, cpu or cuda"),
+    ):
+        command.add_argument(f"--{option}", type=kind, help=text)
+    command.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; the run can go on later")
     command.set_defaults(run=_train)
 
     parsed = parser.parse_args(arguments)
@@ -62,21 +74,24 @@ def _harmonize(parsed: argparse.Namespace) -> None:
     save_image(harmonize(model, parsed.composite, parsed.mask, parsed.working_size), parsed.output)
 
 
-def _train(parsed: argparse.Namespace) -> None:
+def _stages(text: str) -> tuple[tuple[int, int], ...]:
     try:
-        stages = tuple(tuple(int(number) for number in stage.split(":")) for stage in parsed.stages.split(","))
+        stages = tuple(tuple(int(number) for number in stage.split(":")) for stage in text.split(","))
         if any(len(stage) != 2 or min(stage) < 1 for stage in stages):
             raise ValueError
     except ValueError:
-        raise ValueError(f"--stages must look like 128:64000,256:5120, not {parsed.stages!r}.") from None
-    config = TrainingConfig(
-        model=parsed.model,
-        pool=parsed.pool,
-        stages=stages,
-        batch_size=parsed.batch_size,
-        learning_rate=parsed.learning_rate,
-        start=parsed.start,
-        seed=parsed.seed,
-        device=parsed.device,
-    )
-    train(config, parsed.output)
+        raise ValueError(f"--stages must look like 128:64000,256:5120, not {text!r}.") from None
+    return stages
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    names = {field.name for field in fields(TrainingConfig)}
+    given = {name: value for name, value in vars(parsed).items() if name in names and value is not None}
+    if parsed.stages:
+        given["stages"] = _stages(parsed.stages)
+    if train(replace(PRESETS[parsed.preset], **given), parsed.output, parsed.minutes) is None:
+        print(f"Stopped after {parsed.minutes:g} minutes; give the same command again to go on.")
+
+
+if __name__ == "__main__":  # for `accelerate launch -m hdnet_lib.cli train ...`
+    sys.exit(main())

@@ -104,12 +104,13 @@ def load_weights(path: str | Path) -> HDNet:
     """
     try:
         with safe_open(path, "pt") as file:
-            name = json.loads(file.metadata()["config"])["model"]
+            config = json.loads(file.metadata()["config"])
+        name, overrides = config["model"], config.get("overrides", {})
     except (KeyError, TypeError, json.JSONDecodeError):
         raise ValueError(f"{path}: the file does not name its model, so it was not written by `hdnet train`.") from None
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: the weights cannot be read: {reason(error)}.") from None
-    model = create_model(name)
+    model = create_model(name, **overrides)
     fill(model, path)
     return model.eval()
 

@@ -1,25 +1,30 @@
-"""Training on composites made on the fly."""
+"""Training on a CPU, a GPU or many, by Accelerate: interrupted, resumed, and the same every time."""
 
 import csv
 import json
 import math
+import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from hdnet_lib.data.pool import Composites, PhotoPool
+import hdnet_lib
+from hdnet_lib.data.pool import Composites, PhotoPool, Pool, TripletPool
 from hdnet_lib.errors import reason
 from hdnet_lib.files import replacing
 from hdnet_lib.losses import foreground_mse
 from hdnet_lib.model import HDNet, paste
-from hdnet_lib.registry import create_model, fill
+from hdnet_lib.registry import create_model, fill, load_weights
 
 
 @dataclass(frozen=True)
@@ -27,127 +32,316 @@ class TrainingConfig:
     """Everything that decides a run, and what the weights file records."""
 
     model: str = "hdnet-lite"
-    pool: str = "photos.csv"
-    """The CSV table of :class:`~hdnet_lib.data.pool.PhotoPool`."""
+    overrides: dict = field(default_factory=dict)
+    """Arguments of :func:`~hdnet_lib.registry.create_model` beside the name, such as ``{"k": 3}``."""
+    data: str = "photos.csv"
+    """A CSV table of photos and masks (:class:`~hdnet_lib.data.pool.PhotoPool`), composites made on the fly; or
+    a folder in iHarmony4 layout, or "mini", whose own composites are read
+    (:class:`~hdnet_lib.data.pool.TripletPool`)."""
     stages: tuple[tuple[int, int], ...] = ((128, 64_000), (256, 5_120))
-    """(side in pixels, number of composites) one after the other; the last side is the largest."""
+    """(side in pixels, number of composites) one after the other."""
+    epochs: int = 0
+    """If not 0, the run has one stage, of the last side, that goes so many times through the data."""
     batch_size: int = 16
+    """Composites of one step, over all processes."""
     learning_rate: float = 3e-3
-    """Peak of the schedule: linear warm-up over the first 2 % of the pixels, then a cosine to zero."""
+    """Peak of the schedule."""
+    schedule: str = "cosine"
+    """"cosine": linear warm-up over the first 2 % of the pixels, then a cosine to zero; "steps": constant, a
+    tenth after 100/120 of the pixels and a hundredth after 110/120."""
     average_decay: float = 0.998
-    """The weights that ship are an exponential moving average over the steps, with this decay."""
+    """The weights that count are an exponential moving average over the steps, with this decay; 0 for none."""
+    precision: str = "bf16"
+    """"bf16" (autocast) or "fp32"."""
     start: str = ""
     """Weights (safetensors) of the same model to start from, instead of random ones."""
+    validate_every: int = 200
+    """Steps between two lines of the log, each with a validation and a checkpoint."""
     seed: int = 0
-    device: str = "cpu"
+    device: str = "auto"
+    """"auto": the GPUs that Accelerate finds, else the CPU; or "cpu", or "cuda"."""
 
 
-def learning_rate_factor(progress: float, warm_up: float = 0.02) -> float:
+PRESETS = {
+    "budget": TrainingConfig(),
+    "paper": TrainingConfig(
+        model="hdnet",
+        stages=((256, 0),),
+        epochs=120,
+        batch_size=12,
+        learning_rate=1e-3,
+        schedule="steps",
+        average_decay=0.0,
+        precision="fp32",
+    ),
+}
+"""Named settings: "paper" is section 4.1 of the paper; "budget" trades its long run for a short one."""
+
+
+def learning_rate_factor(progress: float, schedule: str = "cosine", warm_up: float = 0.02) -> float:
     """Share of the peak learning rate at ``progress`` in [0, 1] of the pixels seen."""
+    if schedule == "steps":
+        return 1.0 if progress < 100 / 120 else 0.1 if progress < 110 / 120 else 0.01
     if progress < warm_up:
         return progress / warm_up
     return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
-def train(config: TrainingConfig, output: str | Path) -> HDNet:
-    """Train a model and write ``output`` (safetensors, with the config as its header) and a CSV log.
+def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf) -> HDNet | None:
+    """Train a model and write ``output`` (safetensors with a JSON header), and beside it a log and a checkpoint.
 
-    The log lies beside the weights, with the suffix ``.csv``. Every 200 steps both are written anew, with
-    the training loss and the PSNR of 128 fixed composites of the validation photos, so that a run that is
-    stopped leaves its last state. The last weights are kept, not the best.
+    The log is a CSV file (suffix ``.csv``): at every validation the mean loss since the last one, and the PSNR of
+    128 fixed composites of the validation photos. ``output`` holds the weights of the best validation. The
+    checkpoint (suffix ``.checkpoint``) holds all that the run needs to go on: call again with the same config and
+    it does, to the bit where the hardware repeats itself (one CPU process does).
+
+    Under ``accelerate launch`` or ``notebook_launcher`` each process makes its part of every batch.
+
+    Args:
+        config: what to train on what, and how.
+        output: file to write; its name ends with ``.safetensors``.
+        minutes: stop after so long, with a checkpoint; the run can be continued.
+
+    Returns:
+        The model with the best weights, in evaluation mode on the CPU; None if the time ran out first.
 
     Raises:
-        ValueError: the config or the pool cannot be used.
+        ValueError: the config or the data cannot be used, or the files cannot be written.
         FloatingPointError: the loss is no longer a number; the files keep the last good state.
     """
     output = Path(output)
+    _check(config, output)
+    accelerator = _accelerator(config)
+    torch.manual_seed(config.seed)
+    model = create_model(config.model, **config.overrides)
+    if config.start:
+        fill(model, config.start)
+    model.to(accelerator.device, memory_format=torch.channels_last)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+
+    sides = [side for side, _ in config.stages]
+    pool = _pool(config, "train", sides[0], accelerator.device)
+    stages = ((sides[-1], config.epochs * len(pool)),) if config.epochs else config.stages
+    plan = [side for side, count in stages for _ in range(count // config.batch_size)]
+    total_pixels = sum(side**2 for side in plan)
+    validation = _pool(config, "validation", sides[0], accelerator.device).composites(range(128))
+
+    run = _Run(config, output, model, average, optimiser)
+    run.resume()
+    prepared, prepared_optimiser = accelerator.prepare(model, optimiser)
+    batches = _batches(config, plan, run.step, pool, accelerator)
+    pixels = sum(side**2 for side in plan[: run.step])
+    started, earlier = time.monotonic(), run.log[-1]["seconds"] if run.log else 0
+    total, counted = torch.zeros((), device=accelerator.device), 0
+    progress = tqdm(
+        initial=run.step, total=len(plan), desc=f"training {config.model}", unit="step",
+        disable=not accelerator.is_main_process)  # fmt: skip
+    for step, side in enumerate(plan[run.step :], start=run.step + 1):
+        for group in prepared_optimiser.param_groups:
+            group["lr"] = config.learning_rate * learning_rate_factor(pixels / total_pixels, config.schedule)
+        composite, mask, real = next(batches)
+        raw = prepared(composite.contiguous(memory_format=torch.channels_last), mask)
+        loss = foreground_mse(paste(raw.float(), composite, mask), real, mask)
+        prepared_optimiser.zero_grad()
+        accelerator.backward(loss)
+        prepared_optimiser.step()
+        average.update_parameters(model)
+        pixels += side**2
+        total += loss.detach()
+        counted += 1
+        progress.update()
+
+        if step % config.validate_every == 0 or step == len(plan):
+            mean = accelerator.reduce(total / counted, reduction="mean").item()
+            total, counted = torch.zeros_like(total), 0
+            if not math.isfinite(mean):
+                raise FloatingPointError(f"The loss became {mean} at step {step}; try a lower learning rate.")
+            if accelerator.is_main_process:
+                psnr = _psnr(average.module, *validation)
+                progress.set_postfix(loss=f"{mean:.4f}", psnr=f"{psnr:.2f} dB")
+                run.save(step, side, round(earlier + time.monotonic() - started), mean, psnr)
+            late = torch.tensor(float(time.monotonic() - started > minutes * 60), device=accelerator.device)
+            if step < len(plan) and accelerator.reduce(late, reduction="sum").item():
+                progress.close()
+                return None
+    progress.close()
+    accelerator.wait_for_everyone()
+    return load_weights(output)
+
+
+class _Run:
+    """What a run has reached, and its three files."""
+
+    def __init__(
+        self, config: TrainingConfig, output: Path, model: HDNet, average: AveragedModel, optimiser: torch.optim.Adam
+    ) -> None:
+        self.config, self.output = config, output
+        self.checkpoint = output.with_suffix(".checkpoint")
+        self.model, self.average, self.optimiser = model, average, optimiser
+        self.step, self.log = 0, []
+
+    def resume(self) -> None:
+        """Go to where the checkpoint is, if there is one."""
+        if not self.checkpoint.is_file():
+            return
+        try:
+            with safe_open(self.checkpoint, "pt") as file:
+                state = json.loads(file.metadata()["state"])
+            tensors = load_file(self.checkpoint)
+        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{self.checkpoint}: the checkpoint cannot be read: {reason(error)}.") from None
+        mine, theirs = (json.loads(json.dumps(x)) for x in (_deciding(self.config), state["config"]))
+        if different := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
+            raise ValueError(
+                f"{self.checkpoint}: this run had another {', '.join(different)}: give the same again to go on with "
+                "it, or another output."
+            )
+        self.step, self.log = state["log"][-1]["step"], state["log"]
+        self.model.load_state_dict(_part(tensors, "model."))
+        self.average.load_state_dict(_part(tensors, "average."))
+        for name, parameter in self.model.named_parameters():
+            self.optimiser.state[parameter] = {
+                "step": torch.tensor(float(self.step), device=parameter.device),
+                # In the parameter's own memory format, which the fused optimiser takes for granted.
+                "exp_avg": torch.empty_like(parameter).copy_(tensors[f"first.{name}"]),
+                "exp_avg_sq": torch.empty_like(parameter).copy_(tensors[f"second.{name}"]),
+            }
+        torch.set_rng_state(tensors["rng"])
+
+    def save(self, step: int, side: int, seconds: int, loss: float, psnr: float) -> None:
+        """Write log, best weights and checkpoint, each whole or not at all, the checkpoint last."""
+        best = max((row["validation_psnr"] for row in self.log), default=-math.inf)
+        row = {"step": step, "side": side, "seconds": seconds, "loss": loss, "validation_psnr": psnr}
+        self.step, self.log = step, [*self.log, row]
+        try:
+            if psnr > best or not self.output.is_file():
+                header = {
+                    "config": json.dumps(asdict(self.config)),
+                    "steps": str(step),
+                    "seconds": str(seconds),
+                    "validation_psnr": f"{psnr:.4f}",
+                    "version": hdnet_lib.__version__,
+                    "revision": _revision(),
+                }
+                with replacing(self.output) as part:
+                    save_file(_contiguous(self.average.module.state_dict()), part, metadata=header)
+            with replacing(self.output.with_suffix(".csv")) as part, part.open("w", newline="") as file:
+                writer = csv.DictWriter(file, row.keys())
+                writer.writeheader()
+                writer.writerows(self.log)
+            with replacing(self.checkpoint) as part:
+                state = json.dumps({"config": _deciding(self.config), "log": self.log})
+                save_file(_contiguous(self._tensors()), part, metadata={"state": state})
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"{self.output.parent}: step {step} cannot be written, the state before it is kept: {reason(error)}."
+            ) from None
+
+    def _tensors(self) -> dict[str, Tensor]:
+        moments = {name: self.optimiser.state[parameter] for name, parameter in self.model.named_parameters()}
+        return (
+            {f"model.{name}": value for name, value in self.model.state_dict().items()}
+            | {f"average.{name}": value for name, value in self.average.state_dict().items()}
+            | {f"first.{name}": state["exp_avg"] for name, state in moments.items()}
+            | {f"second.{name}": state["exp_avg_sq"] for name, state in moments.items()}
+            | {"rng": torch.get_rng_state()}
+        )
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.contiguous() for name, value in tensors.items()}
+
+
+def _deciding(config: TrainingConfig) -> dict:
+    """The settings that decide the result; a run may go on on another device."""
+    return asdict(replace(config, device=""))
+
+
+def _revision() -> str:
+    """The git revision of the library's folder, or "" where it is no checkout."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()
+
+
+def _check(config: TrainingConfig, output: Path) -> None:
+    """Refuse what cannot work before anything is read."""
     if not output.parent.is_dir():
         raise ValueError(f"{output}: the folder {output.parent} does not exist.")
     if output.suffix != ".safetensors" or output.is_dir():
         raise ValueError(f"{output}: the output must be a file name that ends with .safetensors.")
-    for path in (output, output.with_suffix(".csv")):
-        if path.resolve() in (Path(config.pool).resolve(), Path(config.start).resolve()):
+    for path in (output, output.with_suffix(".csv"), output.with_suffix(".checkpoint")):
+        if path.resolve() in (Path(config.data).resolve(), Path(config.start).resolve()):
             raise ValueError(f"{output}: training would overwrite {path}, which it reads; choose another name.")
+    for name, allowed in (
+        ("schedule", ("cosine", "steps")),
+        ("precision", ("bf16", "fp32")),
+        ("device", ("auto", "cpu", "cuda")),
+    ):
+        if getattr(config, name) not in allowed:
+            raise ValueError(f"{name} must be {' or '.join(allowed)}, not {getattr(config, name)!r}.")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("the device cuda cannot be used here: PyTorch finds no GPU; use auto or cpu.")
     if config.batch_size < 1:
         raise ValueError(f"the batch needs at least one photo, not {config.batch_size}.")
-    if any(count < config.batch_size for _, count in config.stages):
+    if config.epochs < 0 or config.validate_every < 1 or not 0 <= config.average_decay < 1 or config.learning_rate <= 0:
+        raise ValueError(
+            "epochs must be at least 0, validate_every at least 1, average_decay from 0 to below 1, learning_rate "
+            f"above 0, not {config.epochs}, {config.validate_every}, {config.average_decay}, {config.learning_rate}."
+        )
+    if not config.epochs and any(count < config.batch_size for _, count in config.stages):
         raise ValueError(
             f"every stage needs at least one batch of {config.batch_size} composites, not {config.stages}."
         )
-    sides = [side for side, _ in config.stages]
-    if any(side % 16 for side in sides):
+    if any(side % 16 or side < 16 for side, _ in config.stages):
         raise ValueError(f"the sides of the stages must be multiples of 16, not {config.stages}.")
 
-    torch.manual_seed(config.seed)
-    device = _device(config.device)
-    model = create_model(config.model)
-    if config.start:
-        fill(model, config.start)
-    model.to(device)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
-    validation = PhotoPool(config.pool, "validation", sides[0], device).composites(range(128))
-
-    plan = [side for side, count in config.stages for _ in range(count // config.batch_size)]
-    total_pixels = sum(config.batch_size * side**2 for side in plan)
-    log, pixels, started = [], 0, time.monotonic()
-    batches = _batches(config, device)
-    progress = tqdm(plan, desc=f"training {config.model}", unit="step")
-    for step, side in enumerate(progress, start=1):
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(pixels / total_pixels)
-        composite, mask, real = next(batches)
-        with torch.autocast(device.type, torch.bfloat16):
-            raw = model(composite, mask)
-        loss = foreground_mse(paste(raw.float(), composite, mask), real, mask)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        average.update_parameters(model)
-        pixels += config.batch_size * side**2
-
-        if step % 200 == 0 or step == len(plan):
-            if not math.isfinite(loss.item()):
-                raise FloatingPointError(f"The loss became {loss.item()} at step {step}; try a lower learning rate.")
-            psnr = _psnr(average.module, *validation)
-            seconds = round(time.monotonic() - started)
-            log.append([step, side, seconds, loss.item(), psnr])
-            progress.set_postfix(loss=f"{loss.item():.4f}", psnr=f"{psnr:.2f} dB")
-            _write(average.module, output, config, log)
-    return average.module.cpu().eval()
+def _accelerator(config: TrainingConfig) -> Accelerator:
+    if PartialState().num_processes == 1:  # a second run in one process, as in a notebook, may have another device
+        AcceleratorState._reset_state(reset_partial_state=True)
+    cpu = config.device == "cpu" or not torch.cuda.is_available()
+    accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if config.precision == "bf16" else "no")
+    if config.batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"a batch of {config.batch_size} cannot be shared by {accelerator.num_processes} processes equally."
+        )
+    return accelerator
 
 
-def _batches(config: TrainingConfig, device: torch.device) -> Iterator[Composites]:
-    """The composites of all stages, numbered through, so that no stage repeats those of another."""
-    first = 0
-    for side, count in config.stages:
-        count -= count % config.batch_size
-        pool = PhotoPool(config.pool, "train", side, device)
-        yield from pool.batches(config.batch_size, range(first, first + count), config.seed)
-        first += count
+def _pool(config: TrainingConfig, part: str, side: int, device: torch.device) -> Pool:
+    kind = TripletPool if config.data == "mini" or Path(config.data).is_dir() else PhotoPool
+    return kind(config.data, part, side, device)
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"the device {name!r} cannot be used here: {reason(error)}.") from None
-    return device
-
-
-def _write(model: HDNet, output: Path, config: TrainingConfig, log: list[list]) -> None:
-    """Write weights and log, each to a temporary name first, so that neither is ever half-written."""
-    header = {"config": json.dumps(asdict(config)), "steps": str(log[-1][0]), "seconds": str(log[-1][2])}
-    with replacing(output) as part:
-        save_file(model.state_dict(), part, metadata=header)
-    with replacing(output.with_suffix(".csv")) as part, part.open("w", newline="") as file:
-        csv.writer(file).writerows([["step", "side", "seconds", "loss", "validation_psnr"], *log])
+def _batches(
+    config: TrainingConfig, plan: list[int], first: int, pool: Pool, accelerator: Accelerator
+) -> Iterator[Composites]:
+    """This process's part of every batch from step ``first`` on; the composites are numbered through all stages."""
+    share = config.batch_size // accelerator.num_processes
+    offset = accelerator.process_index * share
+    while first < len(plan):
+        side = plan[first]
+        last = next((step for step in range(first, len(plan)) if plan[step] != side), len(plan))
+        if pool.size != side:
+            pool = _pool(config, "train", side, accelerator.device)
+        starts = (step * config.batch_size + offset for step in range(first, last))
+        yield from pool.batches((range(start, start + share) for start in starts), config.seed)
+        first = last
 
 
 @torch.inference_mode()
-def _psnr(model: HDNet, composite: Tensor, mask: Tensor, real: Tensor) -> float:
+def _psnr(model: nn.Module, composite: Tensor, mask: Tensor, real: Tensor) -> float:
     """Mean PSNR in dB over the whole image, peak 255, no rounding."""
     errors = []
     for c, m, r in zip(composite.split(16), mask.split(16), real.split(16), strict=True):

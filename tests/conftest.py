@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[1]
 # No test depends on a clock, and a failure can be replayed.
 settings.register_profile("hdnet", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("hdnet")
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
 
 
 @pytest.fixture

@@ -7,12 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from hdnet_lib.data import list_triplets
 from hdnet_lib.data import pool as pool_module
 from hdnet_lib.data.masks import kind, make_mask
 from hdnet_lib.data.plausibility import measure
-from hdnet_lib.data.pool import MIX, PhotoPool
+from hdnet_lib.data.pool import MIX, PhotoPool, TripletPool
 from hdnet_lib.data.recipes import RECIPES
 from hdnet_lib.images import ImageError
+
+GROUPS = [range(first, min(first + 4, 40)) for first in range(3, 40, 4)]
 
 
 def equal(one, two):
@@ -59,20 +62,20 @@ def test_a_composite_depends_on_its_number_and_the_seed_alone(table):
 def test_a_pool_on_disk_gives_the_same_composites(table):
     """Also when it starts in the middle, as a run that goes on does, and stops in the middle."""
     resident, streaming = (PhotoPool(table, "train", 32, resident=choice) for choice in (True, False))
-    assert streaming.photos is None
-    batches = [list(pool.batches(4, range(3, 40), seed=1)) for pool in (resident, streaming)]
+    assert streaming._resident is None
+    batches = [list(pool.batches(GROUPS, seed=1)) for pool in (resident, streaming)]
     assert [len(batch.mask) for batch in batches[0]] == [4] * 9 + [1]
     assert all(equal(one, two) for one, two in zip(*batches, strict=True))
     assert equal(streaming.composites(range(7, 11), seed=1), batches[0][1])
-    middle = streaming.batches(4, range(7, 40), seed=1)
+    middle = streaming.batches(GROUPS[1:], seed=1)
     assert equal(next(middle), batches[0][1])
     middle.close()
 
 
 def test_where_a_pool_is_kept_follows_from_its_size(table, monkeypatch):
-    assert PhotoPool(table, "train", 32).photos is not None
+    assert PhotoPool(table, "train", 32)._resident is not None
     monkeypatch.setattr(pool_module, "RESIDENT_LIMIT", 1000)
-    assert PhotoPool(table, "train", 32).photos is None
+    assert PhotoPool(table, "train", 32)._resident is None
 
 
 def test_a_file_damaged_while_streaming_gets_a_sentence(table):
@@ -80,12 +83,14 @@ def test_a_file_damaged_while_streaming_gets_a_sentence(table):
     for path in table.parent.glob("photo*.png"):
         path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ImageError, match=r"photo .*\.png is damaged"):
-        list(pool.batches(4, range(40)))
+        list(pool.batches(GROUPS))
 
 
 def test_every_photo_comes_once_in_each_round(table):
     pool = PhotoPool(table, "train", 32)
-    rounds = [pool._plan(range(start, start + len(pool)), seed=0).photo.tolist() for start in (0, len(pool))]
+    rounds = [
+        pool._plan(range(start, start + len(pool)), seed=0).index[: len(pool)].tolist() for start in (0, len(pool))
+    ]
     assert sorted(rounds[0]) == sorted(rounds[1]) == list(range(len(pool)))
     assert rounds[0] != rounds[1]
 
@@ -99,11 +104,11 @@ def test_recipes_come_in_the_shares_of_the_mix(table):
 
 def test_references_are_of_other_photos_and_like_the_foreground(table):
     pool = PhotoPool(table, "train", 32)
-    plan = pool._plan(range(300), seed=0)
-    assert (pool._photo_of[plan.photo] != pool._photo_of[plan.reference]).all()
+    photo, reference = np.split(pool._plan(range(300), seed=0).index, 2)
+    assert (pool._photo_of[photo] != pool._photo_of[reference]).all()
     pool._kinds = np.arange(33).reshape(11, 3) * 100.0  # each is most like its neighbours
-    plan = pool._plan(range(300), seed=0)
-    assert np.abs(plan.photo - plan.reference).mean() < 2
+    photo, reference = np.split(pool._plan(range(300), seed=0).index, 2)
+    assert np.abs(photo - reference).mean() < 2
 
 
 def test_implausible_composites_are_replaced(table, monkeypatch):
@@ -190,3 +195,26 @@ def test_table_with_a_missing_mask_column_value(table):
         names = [row["image"] for row in csv.DictReader(file)]
     table.write_text("image,masks\n" + "\n".join(names))
     assert len(PhotoPool(table, "validation", 16)) == 2
+
+
+def test_triplets_are_read_as_they_are(small):
+    pool = TripletPool(small, "train", 32)
+    triplets = {t.photo: t for t in list_triplets(small, "train")}
+    batch = pool.composites(range(len(pool)))
+    assert batch.composite.shape == batch.real.shape == (len(pool), 3, 32, 32)
+    index = pool._plan(range(len(pool)), 0).index
+    assert sorted(index) == list(range(len(pool)))
+    images = pool._triplets[index[3]].read(32, background="real")
+    for tensor, image in zip((batch.composite, batch.real), (images.composite, images.real), strict=True):
+        expected = torch.from_numpy(image.copy()).permute(2, 0, 1) / 255 * 2 - 1
+        torch.testing.assert_close(tensor[3], expected)
+    assert torch.equal(batch.mask[3, 0], torch.from_numpy(images.mask).float())
+    held_out = TripletPool(small, "validation", 32)
+    photos = [{t.photo for t in part._triplets} for part in (pool, held_out)]
+    assert photos[0].isdisjoint(photos[1])
+    assert photos[0] | photos[1] == set(triplets)
+
+
+def test_triplets_on_disk_and_in_memory_are_the_same(small):
+    pools = [TripletPool(small, "train", 32, resident=choice) for choice in (True, False)]
+    assert all(equal(one, two) for one, two in zip(*(pool.batches(GROUPS, 2) for pool in pools), strict=True))

@@ -1,20 +1,34 @@
 import csv
 import json
+import math
+import random
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
+from conftest import REPOSITORY
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from hdnet_lib import create_model
+from hdnet_lib import create_model, training
 from hdnet_lib.cli import main
-from hdnet_lib.training import TrainingConfig, learning_rate_factor, train
+from hdnet_lib.data.pool import TripletPool
+from hdnet_lib.losses import foreground_mse
+from hdnet_lib.training import PRESETS, TrainingConfig, learning_rate_factor, train
 
 
 def run(table, output, **changes):
     torch.manual_seed(123)  # training must not depend on the state it finds
-    settings = {"model": "hdnet-nano", "pool": str(table), "stages": ((16, 24), (32, 8)), "batch_size": 4}
+    settings = {
+        "model": "hdnet-nano",
+        "data": str(table),
+        "validate_every": 4,
+        "stages": ((16, 24), (32, 8)),
+        "batch_size": 4,
+    }
     return train(TrainingConfig(**(settings | changes)), output)
 
 
@@ -29,19 +43,22 @@ def test_training_writes_weights_and_log_and_repeats_itself(table, tmp_path):
     with safe_open(tmp_path / "one.safetensors", "pt") as file:
         header = file.metadata()
     assert json.loads(header["config"])["stages"] == [[16, 24], [32, 8]]
-    assert header["steps"] == "8"
     with (tmp_path / "one.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows] == ["8"]
-    assert 0 < float(rows[0]["validation_psnr"]) < 60
-    assert not list(tmp_path.glob("*.part"))
+    assert [(row["step"], row["side"]) for row in rows] == [("4", "16"), ("8", "32")]
+    assert all(0 < float(row["validation_psnr"]) < 60 for row in rows)
+    best = max(rows, key=lambda row: float(row["validation_psnr"]))
+    assert header["steps"] == best["step"]
+    assert float(header["validation_psnr"]) == pytest.approx(float(best["validation_psnr"]), abs=1e-3)
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_training_reduces_the_loss(table, tmp_path):
     losses = []
     for samples in (8, 1600):
-        run(table, tmp_path / "w.safetensors", stages=((16, samples),), batch_size=8, average_decay=0.9)
-        with (tmp_path / "w.csv").open() as file:
+        output = tmp_path / f"{samples}.safetensors"
+        run(table, output, stages=((16, samples),), batch_size=8, average_decay=0.9, validate_every=100)
+        with output.with_suffix(".csv").open() as file:
             losses.append(float(list(csv.DictReader(file))[-1]["validation_psnr"]))
     assert losses[1] > losses[0] + 1
 
@@ -71,6 +88,157 @@ def test_nan_stops_and_writes_nothing(table, tmp_path):
     assert not (tmp_path / "w.safetensors").exists()
 
 
+def log(output):
+    """The curves of a log, without its times."""
+    with output.with_suffix(".csv").open() as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def same_run(one, other):
+    tensors = [
+        [load_file(path.with_suffix(suffix)) for suffix in (".safetensors", ".checkpoint")] for path in (one, other)
+    ]
+    return log(one) == log(other) and all(
+        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in zip(*tensors, strict=True)
+    )
+
+
+LONG = {"stages": ((16, 64), (32, 32)), "validate_every": 4}
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(table, tmp_path):
+    """Bit for bit, through a change of stage, stopped at every validation."""
+    whole, pieces = tmp_path / "whole.safetensors", tmp_path / "pieces.safetensors"
+    run(table, whole, **LONG)
+    settings = TrainingConfig(model="hdnet-nano", data=str(table), batch_size=4, **LONG)
+    stops = 0
+    while train(settings, pieces, minutes=0) is None:
+        stops += 1
+    assert stops == 5
+    assert same_run(whole, pieces)
+    before = pieces.read_bytes(), pieces.with_suffix(".csv").read_bytes()
+    assert train(settings, pieces) is not None  # a run that has ended stays as it is
+    assert (pieces.read_bytes(), pieces.with_suffix(".csv").read_bytes()) == before
+
+
+def test_a_killed_run_goes_on_to_the_same_end(table, tmp_path):
+    whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
+    run(table, whole, **LONG)
+    code = (
+        "import sys; from hdnet_lib.training import TrainingConfig, train\n"
+        f"train(TrainingConfig(model='hdnet-nano', data=sys.argv[1], batch_size=4, **{LONG}), sys.argv[2])"
+    )
+    rng, kills = random.Random(0), 0
+    while kills < 4:
+        process = subprocess.Popen([sys.executable, "-c", code, str(table), str(killed)], stderr=subprocess.PIPE)
+        process.stderr.read(1)  # the progress bar has begun: it trains
+        time.sleep(rng.uniform(0, 0.4))
+        process.kill()
+        process.communicate()
+        kills += 1
+    run(table, killed, **LONG)
+    assert same_run(whole, killed)
+
+
+def test_another_config_does_not_go_on(table, tmp_path):
+    output = tmp_path / "w.safetensors"
+    run(table, output)
+    files = {path: path.read_bytes() for path in tmp_path.glob("w.*")}
+    with pytest.raises(ValueError, match=r"w.checkpoint: this run had another learning_rate, seed: give the same"):
+        run(table, output, learning_rate=1e-4, seed=7)
+    output.with_suffix(".checkpoint").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="the checkpoint cannot be read"):
+        run(table, output)
+    output.with_suffix(".checkpoint").write_bytes(files[output.with_suffix(".checkpoint")])
+    assert {path: path.read_bytes() for path in tmp_path.glob("w.*")} == files
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_state(table, tmp_path, monkeypatch):
+    calls = []
+
+    def breaks(*arguments):
+        calls.append(0)
+        return foreground_mse(*arguments) * (math.nan if len(calls) == 6 else 1)
+
+    monkeypatch.setattr(training, "foreground_mse", breaks)
+    output = tmp_path / "w.safetensors"
+    with pytest.raises(FloatingPointError, match="The loss became nan at step 8"):
+        run(table, output)
+    assert [row["step"] for row in log(output)] == ["4"]
+    assert all(value.isfinite().all() for value in load_file(output).values())
+    monkeypatch.undo()
+    run(table, output)
+    run(table, tmp_path / "whole.safetensors")
+    assert same_run(tmp_path / "whole.safetensors", output)
+
+
+@pytest.mark.parametrize("file", ["safetensors", "csv", "checkpoint"])
+def test_a_full_disk_keeps_the_last_good_state(table, tmp_path, monkeypatch, file):
+    output = tmp_path / "w.safetensors"
+    if file != "safetensors":  # the weights are written when they are better, which the first ones always are
+        settings = TrainingConfig(model="hdnet-nano", data=str(table), batch_size=4, **LONG)
+        assert train(settings, output, minutes=0) is None
+    real = training.replacing
+
+    def full(path):
+        if path.suffix == f".{file}":
+            raise OSError(28, "No space left on device")
+        return real(path)
+
+    monkeypatch.setattr(training, "replacing", full)
+    with pytest.raises(ValueError, match=r"step \d+ cannot be written, the state before it is kept: .*No space left"):
+        run(table, output, **LONG)
+    monkeypatch.undo()
+    run(table, output, **LONG)
+    run(table, tmp_path / "whole.safetensors", **LONG)
+    assert same_run(tmp_path / "whole.safetensors", output)
+
+
+def test_two_processes_train_as_one(table, tmp_path):
+    """The same global batch, shared; float32, so that only the order of sums differs."""
+    options = ["--model", "hdnet-nano", "--stages", "16:64", "--batch-size", "8", "--precision", "fp32"]
+    options += ["--validate-every", "4", "--device", "cpu"]
+    assert main(["train", str(table), "-o", str(tmp_path / "one.safetensors"), *options]) == 0
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--num_cpu_threads_per_process", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command = [*launch, "-m", "hdnet_lib.cli", "train", str(table), "-o", str(tmp_path / "two.safetensors"), *options]
+    subprocess.run(command, capture_output=True, check=True, timeout=300, cwd=REPOSITORY)
+    one, two = load_file(tmp_path / "one.safetensors"), load_file(tmp_path / "two.safetensors")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+    for row, other in zip(log(tmp_path / "one.safetensors"), log(tmp_path / "two.safetensors"), strict=True):
+        assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-3)
+
+
+def test_a_data_set_trains_too(small, tmp_path):
+    model = run(small, tmp_path / "w.safetensors", overrides={"k": 3})
+    assert model.local_dynamic.k == 3
+    assert [row["step"] for row in log(tmp_path / "w.safetensors")] == ["4", "8"]
+
+
+def test_epochs_count_the_data(small, tmp_path):
+    run(small, tmp_path / "w.safetensors", stages=((16, 0),), epochs=2, batch_size=10, validate_every=1000)
+    count = len(TripletPool(small, "train", 16))
+    assert [row["step"] for row in log(tmp_path / "w.safetensors")] == [str(2 * count // 10)]
+
+
+def test_the_paper_preset_is_the_papers_recipe():
+    paper = PRESETS["paper"]
+    assert (paper.model, paper.stages[-1][0], paper.epochs, paper.batch_size) == ("hdnet", 256, 120, 12)
+    assert (paper.learning_rate, paper.average_decay, paper.precision) == (1e-3, 0, "fp32")
+    factors = [learning_rate_factor(epoch / 120, paper.schedule) for epoch in (0, 99.9, 100, 109.9, 110, 119)]
+    assert factors == [1, 1, 0.1, 0.1, 0.01, 0.01]
+
+
 def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
     (tmp_path / "wrong.csv").write_text("photo\nx.png\n")
     (tmp_path / "gone.csv").write_text("image,masks\n" + "".join(f"{n}.png,{n}.png\n" for n in range(30)))
@@ -98,14 +266,16 @@ def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
         "at least two photos": [str(tmp_path / "short.csv"), *out],
         "would overwrite": [str(table), "-o", str(table.with_suffix(".safetensors"))],
         "ends with .safetensors": [str(table), "-o", str(tmp_path / "w.csv")],
-        "device 'quantum' cannot be used": [str(table), *out, "--device", "quantum"],
+        "device must be auto or cpu or cuda": [str(table), *out, "--device", "quantum"],
+        "schedule must be cosine or steps": [str(table), *out, "--schedule", "wobbly"],
+        "learning_rate above 0": [str(table), *out, "--learning-rate", "0"],
+        "no list for the train split": [str(tmp_path), *out],
         "no model called": [str(table), *out, "--model", "unet"],
     }
     for sentence, arguments in cases.items():
         assert main(["train", *arguments]) == 2
-        error = capsys.readouterr().err.split("\n")[-2]
+        error = next(line for line in capsys.readouterr().err.split("\n") if line.startswith("hdnet: "))
         assert sentence in error
-        assert error.startswith("hdnet: ")
     assert not list(tmp_path.glob("w.*"))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 

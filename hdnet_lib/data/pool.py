@@ -1,13 +1,13 @@
-"""A pool of real photos and masks, from which training composites are made on the fly."""
+"""What training reads: a pool of photos and masks, composites made on the fly, or the triplets of a data set."""
 
 import csv
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +15,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from hdnet_lib.data.iharmony4 import list_triplets
 from hdnet_lib.data.masks import kind, make_mask
 from hdnet_lib.data.plausibility import LIMITS, measure, plausible
 from hdnet_lib.data.recipes import DRAWS, RECIPES, recolour
 from hdnet_lib.images import open_image
+
+Result = TypeVar("Result")
 
 SMALLEST_RATIO, LARGEST_RATIO = 0.002, 0.95
 """Masks that cover less or more of the photo are left out of a pool."""
@@ -43,13 +46,19 @@ class Composites(NamedTuple):
     """(B, 3, H, W) in [-1, 1]."""
 
 
-class _Plan(NamedTuple):
-    """All that was drawn for a batch; arrays with one row for each sample."""
+class _Whole(NamedTuple):
+    """A batch that takes its images as they are."""
 
-    photo: np.ndarray
-    reference: np.ndarray
+    index: np.ndarray
+
+
+class _Drawn(NamedTuple):
+    """All that was drawn for a batch; arrays with one row for each sample, or two."""
+
+    index: np.ndarray
+    """The photos, and then their references."""
     corner: np.ndarray
-    reference_corner: np.ndarray
+    """Of the crops, for the same."""
     flip: np.ndarray
     invert: np.ndarray
     recipe: np.ndarray
@@ -57,8 +66,133 @@ class _Plan(NamedTuple):
     uniform: np.ndarray
 
 
-class PhotoPool:
-    """Photos with one mask each, squeezed to a square.
+class Pool:
+    """Numbered composites, squeezed to a square of ``size``, from images that are kept as uint8 or read anew.
+
+    Args:
+        size: side of the images in pixels.
+        device: where the composites are made.
+        description: of what is read, for the progress bar.
+    """
+
+    def __init__(self, size: int, device: str | torch.device, description: str) -> None:
+        self.size, self.device, self._description = size, torch.device(device), description
+        self._resident: tuple[Tensor, ...] | None = None
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def composites(self, samples: Sequence[int], seed: int = 0) -> Composites:
+        """Make the composites with these numbers, (B,) of 0, 1, 2, ...; each depends on its number and the seed alone.
+
+        Every len(pool) numbers go once through everything, in a new order.
+        """
+        return next(self.batches([samples], seed))
+
+    def batches(self, groups: Iterable[Sequence[int]], seed: int = 0, ahead: int = 4) -> Iterator[Composites]:
+        """Yield :meth:`composites` of each group of numbers; images on disk are read ``ahead`` groups ahead."""
+        plans = (self._plan(samples, seed) for samples in groups)
+        if self._resident is not None:
+            for plan in plans:
+                index = torch.from_numpy(plan.index).to(self.device)
+                yield self._compose(plan, *(images[index] for images in self._resident))
+            return
+        with ThreadPoolExecutor() as executor:
+            waiting = deque()
+            try:
+                for plan in plans:
+                    waiting.append((plan, [executor.submit(self._read, index) for index in plan.index]))
+                    if len(waiting) > ahead:
+                        yield self._finish(*waiting.popleft())
+                while waiting:
+                    yield self._finish(*waiting.popleft())
+            finally:  # the consumer may stop early, or a file may turn out damaged
+                for _, reads in waiting:
+                    for read in reads:
+                        read.cancel()
+
+    def _finish(self, plan: _Whole | _Drawn, reads: list[Future]) -> Composites:
+        return self._compose(plan, *_stack(read.result() for read in reads))
+
+    def _keep(self, images: Iterable[tuple[np.ndarray, ...]]) -> None:
+        """Keep all images, in the order of the index, on the device."""
+        self._resident = tuple(images.to(self.device) for images in _stack(images))
+
+    def _read_all(self, function: Callable[[int], Result], count: int) -> Iterator[Result]:
+        with ThreadPoolExecutor() as executor:
+            results = executor.map(function, range(count))
+            yield from tqdm(results, desc=f"reading {self._description}", unit="image", total=count, delay=5)
+
+    def _read(self, index: int) -> tuple[np.ndarray, ...]:
+        """The uint8 images with that index."""
+        raise NotImplementedError
+
+    def _plan(self, samples: Sequence[int], seed: int) -> _Whole | _Drawn:
+        """Draw everything for a batch; its ``index`` says which images it needs."""
+        raise NotImplementedError
+
+    def _compose(self, plan: _Whole | _Drawn, *images: Tensor) -> Composites:
+        """Make the batch from the images, uint8 (N, S, S, ...), of the plan's index."""
+        raise NotImplementedError
+
+    def _numbers(self, samples: Sequence[int], seed: int) -> np.ndarray:
+        return np.array([_order(len(self), seed, s // len(self))[s % len(self)] for s in samples])
+
+
+class TripletPool(Pool):
+    """The triplets of a data set in iHarmony4 layout, squeezed to a square, as they are: no crops, no flips.
+
+    Args:
+        root: the folder, or "mini".
+        part: of the train list: "train" or "validation"; a real photo goes to the validation part, with all its
+            composites, when the CRC-32 of its name is divisible by 20.
+        size: side of the images in pixels.
+        device: where the composites are wanted.
+        resident: as in :class:`PhotoPool`.
+
+    Raises:
+        ValueError: there is no train list, or a file is missing.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        part: str = "train",
+        size: int = 256,
+        device: str | torch.device = "cpu",
+        resident: bool | None = None,
+    ) -> None:
+        super().__init__(size, device, f"{part} triplets")
+        triplets = list_triplets(root, "train")
+        held_out = _held_out([triplet.photo for triplet in triplets])
+        self._triplets = [t for t, out in zip(triplets, held_out, strict=True) if out == (part == "validation")]
+        if not self._triplets:
+            raise ValueError(f"{root}: the train list has one real photo only, which leaves no {part} part.")
+        if resident if resident is not None else len(self) * size**2 * 7 <= RESIDENT_LIMIT:
+            self._keep(self._read_all(self._read, len(self)))
+
+    def __len__(self) -> int:
+        return len(self._triplets)
+
+    def _read(self, index: int) -> tuple[np.ndarray, ...]:
+        composite, mask, real = self._triplets[index].read(self.size, background="real")
+        return np.array(composite), mask.astype(np.uint8), np.array(real)
+
+    def _plan(self, samples: Sequence[int], seed: int) -> _Whole:
+        return _Whole(self._numbers(samples, seed))
+
+    def _compose(self, plan: _Whole, *images: Tensor) -> Composites:
+        composite, mask, real = (image.to(self.device, non_blocking=True).float() for image in images)
+        composite, real = (image.permute(0, 3, 1, 2) / 255 * 2 - 1 for image in (composite, real))
+        return Composites(composite, mask.unsqueeze(1), real)
+
+
+class PhotoPool(Pool):
+    """Photos with one mask each, squeezed to a square; composites are made on the fly.
+
+    Random crop and flip; one foreground in six is the surroundings of the object instead of the object, which
+    gives large foregrounds. The recipe is drawn by :data:`MIX` and mixed with the photo at sqrt(U(0, 1)); what
+    is not plausible is replaced by a mild change of light.
 
     Args:
         table: a CSV file with the columns ``image`` (path relative to the CSV) and ``masks`` (paths, separated
@@ -83,27 +217,20 @@ class PhotoPool:
         device: str | torch.device = "cpu",
         resident: bool | None = None,
     ) -> None:
-        self.size, self.device = size, torch.device(device)
+        super().__init__(size, device, f"{part} photos")
         self.side = size + size // 16
         self._pairs = _read_table(Path(table), validation=part == "validation")
         if resident is None:
             resident = len(self._pairs) * self.side**2 * 4 <= RESIDENT_LIMIT
-
-        kinds, borders, photos, masks, usable = [], [], [], [], []
-        with ThreadPoolExecutor() as executor:
-            images = executor.map(self._read if resident else self._read_mask, range(len(self._pairs)))
-            for index, image in enumerate(
-                tqdm(images, desc=f"reading {part} photos", unit="photo", total=len(self._pairs), delay=5)
-            ):
-                mask = image[1] if resident else image
-                if not SMALLEST_RATIO < (mask > 127).mean() < LARGEST_RATIO:
-                    continue
+        kinds, borders, usable, kept = [], [], [], []
+        for index, images in enumerate(self._read_all(self._read if resident else self._read_mask, len(self._pairs))):
+            mask = (images[1] if resident else images) > 127
+            if SMALLEST_RATIO < mask.mean() < LARGEST_RATIO:
                 usable.append(index)
-                kinds.append(kind(mask > 127))
-                borders.append(_border(mask > 127))
+                kinds.append(kind(mask))
+                borders.append(_border(mask))
                 if resident:
-                    photos.append(torch.from_numpy(image[0]))
-                    masks.append(torch.from_numpy(mask))
+                    kept.append(images)
         if not usable:
             raise ValueError(
                 f"{table}: no mask of the {part} part covers between {SMALLEST_RATIO} and {LARGEST_RATIO}."
@@ -111,46 +238,11 @@ class PhotoPool:
         self._pairs = [self._pairs[index] for index in usable]
         self._photo_of = np.unique([str(photo) for photo, _ in self._pairs], return_inverse=True)[1]
         self._kinds, self._borders = np.stack(kinds), np.stack(borders)
-        self.photos = torch.stack(photos).to(self.device) if resident else None  # (N, S, S, 3) uint8
-        self.masks = torch.stack(masks).to(self.device) if resident else None  # (N, S, S) uint8
+        if resident:
+            self._keep(kept)
 
     def __len__(self) -> int:
         return len(self._pairs)
-
-    def composites(self, samples: Sequence[int], seed: int = 0) -> Composites:
-        """Make the composites with these numbers, (B,) of 0, 1, 2, ...; each depends on its number and the seed alone.
-
-        Every len(pool) numbers go once through all photos, in a new order. Random crop and flip; one foreground
-        in six is the surroundings of the object instead of the object, which gives large foregrounds. The
-        recipe is drawn by :data:`MIX` and mixed with the photo at sqrt(U(0, 1)); what is not plausible is replaced
-        by a mild change of light.
-        """
-        plan = self._plan(samples, seed)
-        if self.photos is None:
-            with ThreadPoolExecutor() as executor:
-                return self._compose(plan, *_stack(executor.map(self._read, [*plan.photo, *plan.reference])))
-        return self._resident(plan)
-
-    def batches(self, batch_size: int, samples: range, seed: int = 0, ahead: int = 4) -> Iterator[Composites]:
-        """Yield :meth:`composites` of consecutive numbers; a pool on disk is read ``ahead`` batches ahead."""
-        plans = (self._plan(samples[start : start + batch_size], seed) for start in range(0, len(samples), batch_size))
-        if self.photos is not None:
-            yield from map(self._resident, plans)
-            return
-        with ThreadPoolExecutor() as executor:
-            waiting = deque()
-            try:
-                for plan in plans:
-                    reads = [executor.submit(self._read, index) for index in (*plan.photo, *plan.reference)]
-                    waiting.append((plan, reads))
-                    if len(waiting) > ahead:
-                        yield self._compose(*_finish(waiting.popleft()))
-                while waiting:
-                    yield self._compose(*_finish(waiting.popleft()))
-            finally:  # the consumer may stop early, or a file may turn out damaged
-                for _, reads in waiting:
-                    for read in reads:
-                        read.cancel()
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         photo, mask = self._pairs[index]
@@ -166,21 +258,19 @@ class PhotoPool:
             return self._read(index)[1]
         return np.array(open_image(mask, "mask").convert("L").resize((self.side, self.side), Image.Resampling.BILINEAR))
 
-    def _plan(self, samples: Sequence[int], seed: int) -> _Plan:
+    def _plan(self, samples: Sequence[int], seed: int) -> _Drawn:
         """Draw everything: a row of random numbers for each sample, from a generator of its own."""
         uniform = np.stack([_random(seed, 1, sample, DRAWS + CANDIDATES + 9) for sample in samples])
         recolouring, candidates, free = np.split(uniform, [DRAWS, DRAWS + CANDIDATES], axis=1)
-        photo = np.array([_order(len(self), seed, s // len(self))[s % len(self)] for s in samples])
+        photo = self._numbers(samples, seed)
         candidates = (candidates * len(self)).astype(int)
         distance = np.linalg.norm(self._kinds[candidates] - self._kinds[photo][:, None], axis=-1)
         distance[self._photo_of[candidates] == self._photo_of[photo][:, None]] = np.inf
         reference = candidates[np.arange(len(photo)), distance.argmin(axis=1)]
         recipe = np.searchsorted(np.cumsum([MIX.get(name, 0) for name in RECIPES])[:-1], free[:, 0], side="right")
-        return _Plan(
-            photo=photo,
-            reference=reference,
-            corner=self._corner(photo, free[:, 1:3]),
-            reference_corner=self._corner(reference, free[:, 3:5]),
+        return _Drawn(
+            index=np.concatenate([photo, reference]),
+            corner=np.concatenate([self._corner(photo, free[:, 1:3]), self._corner(reference, free[:, 3:5])]),
             flip=free[:, 5] < 0.5,
             invert=free[:, 6] < 1 / 6,
             recipe=recipe,
@@ -195,14 +285,9 @@ class PhotoPool:
         high = np.minimum(border.min(axis=1), self.side - self.size)
         return low + (uniform * (high - low + 1)).astype(int)
 
-    def _resident(self, plan: _Plan) -> Composites:
-        index = torch.from_numpy(np.concatenate([plan.photo, plan.reference])).to(self.device)
-        return self._compose(plan, self.photos[index], self.masks[index])
-
-    def _compose(self, plan: _Plan, photos: Tensor, masks: Tensor) -> Composites:
-        """Crop, flip and recolour; ``photos`` and ``masks`` are those of the plan and then their references."""
-        corner = np.concatenate([plan.corner, plan.reference_corner])
-        rows, columns = (torch.from_numpy(corner[:, axis, None] + np.arange(self.size)) for axis in (0, 1))
+    def _compose(self, plan: _Drawn, photos: Tensor, masks: Tensor) -> Composites:
+        """Crop, flip and recolour."""
+        rows, columns = (torch.from_numpy(plan.corner[:, axis, None] + np.arange(self.size)) for axis in (0, 1))
         flip = torch.from_numpy(np.tile(plan.flip, 2))
         columns = torch.where(flip[:, None], columns.flip(1), columns)
         invert = torch.from_numpy(np.tile(plan.invert, 2)).view(-1, 1, 1, 1)
@@ -230,14 +315,8 @@ class PhotoPool:
         return Composites(composite * 2 - 1, mask, photo * 2 - 1)
 
 
-def _stack(images: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
-    photos, masks = zip(*images, strict=True)
-    return torch.from_numpy(np.stack(photos)), torch.from_numpy(np.stack(masks))
-
-
-def _finish(job: tuple) -> tuple[_Plan, Tensor, Tensor]:
-    plan, reads = job
-    return plan, *_stack(read.result() for read in reads)
+def _stack(images: Iterable[tuple[np.ndarray, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(np.stack(same)) for same in zip(*images, strict=True))
 
 
 def _random(seed: int, stream: int, number: int, count: int) -> np.ndarray:
@@ -260,6 +339,13 @@ def _border(mask: np.ndarray) -> np.ndarray:
     return np.stack([first[middle], first[middle] + steps[middle]])
 
 
+def _held_out(photos: Sequence[str]) -> list[bool]:
+    """Whether each photo belongs to the validation part: one in 20, by its name, and at least one."""
+    checksums = {photo: zlib.crc32(photo.encode()) for photo in photos}
+    chosen = {photo for photo, value in checksums.items() if value % 20 == 0} or {min(checksums, key=checksums.get)}
+    return [photo in chosen for photo in photos]
+
+
 def _read_table(table: Path, validation: bool) -> list[tuple[Path, Path | None]]:
     if not table.is_file():
         raise ValueError(f"{table}: there is no such file; a pool is a CSV file with the columns image and masks.")
@@ -269,10 +355,8 @@ def _read_table(table: Path, validation: bool) -> list[tuple[Path, Path | None]]
         raise ValueError(f"{table}: needs the columns image and masks and at least one row.")
     if len(rows) < 2:
         raise ValueError(f"{table}: needs at least two photos: one is kept aside for validation.")
-    checksums = [zlib.crc32(row["image"].encode()) for row in rows]
-    # A small pool may have no photo whose checksum is divisible: then the one with the smallest is kept aside.
-    held_out = {index for index, value in enumerate(checksums) if value % 20 == 0} or {checksums.index(min(checksums))}
-    chosen = [row for index, row in enumerate(rows) if (index in held_out) == validation]
+    held_out = _held_out([row["image"] for row in rows])
+    chosen = [row for row, out in zip(rows, held_out, strict=True) if out == validation]
     if not chosen:
         raise ValueError(f"{table}: every photo falls into the validation part: add photos.")
     pairs = [

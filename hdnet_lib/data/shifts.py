@@ -73,7 +73,8 @@ def sample_shifts(pool: PhotoPool, count: int, seed: int = 0) -> tuple[pd.DataFr
     """Shifts of ``count`` composites of a pool, and of :func:`assumed_retouch` of the same photos; one row each."""
     made, retouched = [], []
     rng = torch.Generator().manual_seed(seed)
-    for composite, mask, real in pool.batches(16, range(count), seed):
+    groups = (range(first, min(first + 16, count)) for first in range(0, count, 16))
+    for composite, mask, real in pool.batches(groups, seed):
         photo = real / 2 + 0.5
         uniform = torch.rand(len(photo), 6, generator=rng, dtype=torch.float64)
         made.append(measure_shift(composite / 2 + 0.5, photo, mask))
