@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MINI := data/mini/manifest.csv
-RECIPES := $(addprefix hdnet_lib/data/,color.py masks.py plausibility.py recipes.py synthesis.py)
+RECIPES := $(wildcard hdnet_lib/data/*.py) hdnet_lib/rain.py hdnet_lib/images.py
 # One set of parameters for every notebook: make report PROFILE=paper DATA=/path/to/iHarmony4
-REPORT_OPTIONS := --profile $(PROFILE) $(if $(DATA),-p data_root "$(DATA)")
+REPORT_OPTIONS := --profile $(PROFILE) $(if $(DATA),-p data_root "$(DATA)") $(if $(PARTIAL),-p partial True)
 
 .DEFAULT_GOAL := help
 .PHONY: help report test lint lab data notebooks figures clean

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import pandas as pd
 import torch
 
-from hdnet_lib import create_model, paste
+from hdnet_lib import create_model, list_models, paste
+from hdnet_lib.cli import at_least
 from hdnet_lib.data import pool as pool_module
 from hdnet_lib.data.iharmony4 import MINI
 from hdnet_lib.data.pool import MIX, Composites, PhotoPool
@@ -53,11 +54,11 @@ def training_step(name: str, batch: Composites, device: torch.device) -> Callabl
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pool", nargs="?", default=MINI / "pool.csv", help="CSV table (default: the mini set's)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--models", nargs="+", default=["hdnet-lite", "hdnet"])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--size", type=at_least(16), default=256)
+    parser.add_argument("--batch-size", type=at_least(1), default=16)
+    parser.add_argument("--models", nargs="+", choices=list_models(), default=["hdnet-lite", "hdnet"])
+    parser.add_argument("--repeats", type=at_least(1), default=5)
     arguments = parser.parse_args()
     device, count = torch.device(arguments.device), arguments.batch_size
     try:

@@ -16,11 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import maximum_filter, uniform_filter
 
+from hdnet_lib.cli import at_least
 from hdnet_lib.data.iharmony4 import (
     FOLDERS,
     PUBLISHED,
+    MissingListError,
     Triplet,
     file_finder,
     find_root,
@@ -31,14 +33,15 @@ from hdnet_lib.data.iharmony4 import (
 )
 from hdnet_lib.data.parallel import parallel
 from hdnet_lib.files import replacing
-from hdnet_lib.images import ImageError, open_image
+from hdnet_lib.images import FORMATS, ImageError, open_image, read_photo
 
 ERRORS = {
     "malformed line": "does not follow the naming rule",
     "duplicate line": "stands in a list more than once",
     "in both lists": "a test composite that is trained on",
+    "unusable list": "is empty or cannot be read",
     "missing file": "a list needs it",
-    "unreadable file": "is no image, or is cut off",
+    "unreadable file": "is no image, is cut off, or has no faithful RGB form",
     "size differs": "composite, mask and real photo must agree",
     "empty mask": "marks no foreground",
     "full mask": "leaves no background",
@@ -46,6 +49,7 @@ ERRORS = {
     "background differs": "the composite differs from the real photo outside the mask too",
 }
 WARNINGS = {
+    "missing list": "one of the splits cannot be used",
     "soft mask": "grey pixels, which are cut at one half",
     "unchanged foreground": "the composite equals the real photo",
     "leak": "composites of this real photo are in both lists",
@@ -53,10 +57,14 @@ WARNINGS = {
     "not in a list": "a composite that no list names",
 }
 
-# JPEG compresses composite and real photo apart, which moves a background by up to 8 grey levels.
-NEAR = 5  # pixels around the mask that belong to neither region: soft edges and JPEG blocks
-MOVED = 20  # grey levels (mean over the colours) that are more than compression
-MOVED_SHARE = 0.001  # of a region's pixels
+# JPEG compresses composite and real photo apart. That moves single pixels by 20 grey levels and more, but hardly
+# the mean of a neighbourhood; and near the mask, in blocks of 16 pixels, the foreground's new colours leak out.
+NEAR = {True: 16, False: 3}  # with JPEG, without: pixels around the mask that belong to neither region
+BOX = 9  # side of the neighbourhood
+MOVED = {True: 10, False: 3}  # with JPEG, without: grey levels that are more than compression
+MOVED_SHARE = 0.001  # of a region's neighbourhoods
+STILL = {True: 3, False: 1}  # grey levels: a foreground that moved less, nearly everywhere, is the real photo's
+LARGEST = 1024  # larger photos are shrunk by a whole factor for this comparison
 GREY_SHARE = 0.01  # grey pixels of a mask, as a share of its area
 
 
@@ -76,6 +84,8 @@ def check(root: Path, workers: int | None = None) -> tuple[list[Problem], pd.Dat
             lines = read_list(root, split)
         except ValueError as error:
             absent.append(error)
+            kind = "missing list" if isinstance(error, MissingListError) else "unusable list"
+            problems.append(Problem(kind, "", f"{split} list", str(error).splitlines()[0]))
             continue
         splits[split] = {}
         for line, count in Counter(lines).items():
@@ -88,8 +98,6 @@ def check(root: Path, workers: int | None = None) -> tuple[list[Problem], pd.Dat
 
     if not splits:
         raise absent[-1]
-    for error in absent:
-        print(f"Note: {str(error).splitlines()[0]}", file=sys.stderr)
     both = {line: triplet for triplets in splits.values() for line, triplet in triplets.items()}
     missing = {triplet.line: missing_files(triplet, has_file) for triplet in both.values()}
     needed = Counter(path for paths in missing.values() for path in paths)
@@ -114,14 +122,13 @@ def check(root: Path, workers: int | None = None) -> tuple[list[Problem], pd.Dat
         whole = Counter(triplet.subset for triplet in triplets.values() if not missing[triplet.line])
         expected = PUBLISHED if any(triplet.subset in PUBLISHED for triplet in both.values()) else {}
         for subset in sorted(subsets.keys() | expected.keys()):
-            published = PUBLISHED.get(subset, {}).get(split)
+            published = PUBLISHED.get(subset, {}).get(split, "-")
             rows.append((split, subset, subsets[subset], whole[subset], published))
-            if published not in (None, subsets[subset]):
+            if published not in ("-", subsets[subset]):
                 detail = f"the {split} list has {subsets[subset]}, published {published}"
                 problems.append(Problem("count differs", subset, subset, detail))
     columns = ["list", "subset", "listed", "complete", "published"]
-    counts = pd.DataFrame(rows, columns=columns).astype({"published": "Int64"})
-    return problems, counts
+    return problems, pd.DataFrame(rows, columns=columns)
 
 
 def _list_problems(root: Path, splits: dict[str, dict[str, Triplet]]) -> list[Problem]:
@@ -130,10 +137,10 @@ def _list_problems(root: Path, splits: dict[str, dict[str, Triplet]]) -> list[Pr
         for line in sorted(splits["train"].keys() & splits["test"].keys()):
             problems.append(Problem("in both lists", line.split("/")[0], line))
         named = splits["train"].keys() | splits["test"].keys()
-        for folder in sorted(root.glob("*/composite_images")):
+        for folder in sorted(path for path in root.glob("*/composite_images") if path.is_dir()):
             for path in sorted(folder.iterdir()):
                 line = f"{folder.parent.name}/{FOLDERS[0]}/{path.name}"
-                if line not in named and path.is_file() and not path.name.startswith("."):
+                if line not in named and path.suffix.lower() in FORMATS and not path.name.startswith("."):
                     problems.append(Problem("not in a list", folder.parent.name, line))
     return problems
 
@@ -144,7 +151,8 @@ def check_photo(group: list[Triplet]) -> list[Problem]:
 
     def read(path: Path, mode: str) -> Image.Image | None:
         try:
-            return open_image(path, "it").convert(mode)
+            image = open_image(path, "it") if mode == "L" else read_photo(path, "it")
+            return image.convert(mode)
         except ImageError as error:
             detail = str(error).removeprefix(f"it {path} ")
             problems.append(Problem("unreadable file", group[0].subset, _relative(path), detail))
@@ -168,7 +176,8 @@ def check_photo(group: list[Triplet]) -> list[Problem]:
                 sizes = f"{composite.width}x{composite.height}, the real photo {real.width}x{real.height}"
                 note("size differs", triplet.composite, sizes)
             elif usable:
-                kind, detail = _compare(np.asarray(composite), np.asarray(real), np.asarray(mask) >= 128)
+                jpeg = {triplet.suffix.lower(), triplet.real_suffix.lower()} & {".jpg", ".jpeg"}
+                kind, detail = _compare(composite, real, mask, bool(jpeg))
                 if kind == "inverted mask":
                     outside_only.append(detail)
                 elif kind:
@@ -184,7 +193,7 @@ def _check_mask(mask: Image.Image, path: Path, note) -> bool:
     area = np.count_nonzero(values >= 128)
     grey = np.count_nonzero((values > 16) & (values < 239))
     if area == 0:
-        note("empty mask", path)
+        note("empty mask", path, "its values are 0 and 1: multiply them by 255" if values.max() == 1 else "")
     elif area == values.size:
         note("full mask", path)
     elif grey > GREY_SHARE * area:
@@ -192,23 +201,33 @@ def _check_mask(mask: Image.Image, path: Path, note) -> bool:
     return 0 < area < values.size
 
 
-def _compare(composite: np.ndarray, real: np.ndarray, mask: np.ndarray) -> tuple[str, str]:
+def _compare(composite: Image.Image, real: Image.Image, mask: Image.Image, jpeg: bool) -> tuple[str, str]:
     """What is wrong between a composite and its real photo, if anything."""
-    change = np.abs(composite.astype(np.int16) - real).mean(axis=-1)
-    inside = ~maximum_filter(~mask, 2 * NEAR + 1)
-    outside = ~maximum_filter(mask, 2 * NEAR + 1)
-    inside = inside if inside.any() else mask  # a small object may lie within its own border
-    outside = outside if outside.any() else ~mask
-    moved_inside, moved_outside = ((change[region] > MOVED).mean() for region in (inside, outside))
-    if moved_outside > MOVED_SHARE:
-        level = change[outside].mean()
-        detail = f"by {level:.1f} grey levels on average, {moved_outside:.1%} of the background by more than {MOVED}"
-        if moved_inside <= MOVED_SHARE and change[inside].mean() < level:
-            return "inverted mask", f"the background differs {detail}, the foreground hardly"
-        return "background differs", detail
-    if not change[mask].any():
+    near, moved = NEAR[jpeg], MOVED[jpeg]
+    factor = max(1, max(real.size) // LARGEST)
+    one, other = (np.asarray(image.reduce(factor), np.float32) for image in (composite, real))
+    covered = np.asarray(mask.reduce(factor))
+    inside = ~maximum_filter(covered < 128, 2 * near // factor + 1)
+    outside = ~maximum_filter(covered >= 128, 2 * near // factor + 1)
+    inside = inside if inside.any() else covered >= 128  # a small object may lie within its own border
+    outside = outside if outside.any() else covered < 128
+    moved_inside, moved_outside = (_moved(one - other, region) for region in (inside, outside))
+    share = (moved_outside > moved).mean()
+    if share > MOVED_SHARE:
+        detail = f"by {moved_outside.mean():.1f} grey levels on average, {share:.1%} of it by more than {moved}"
+        if np.quantile(moved_inside, 0.9) < STILL[jpeg]:
+            return "inverted mask", f"background {detail}; the foreground hardly"
+        return "background differs", f"background {detail}"
+    if np.quantile(moved_inside, 0.9) < STILL[jpeg]:
         return "unchanged foreground", ""
     return "", ""
+
+
+def _moved(difference: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """How far the mean of each neighbourhood in a region moved, in the colour that moved most: (pixels,)."""
+    weight = np.maximum(uniform_filter(region.astype(np.float32), BOX), 1e-6)
+    means = [uniform_filter(difference[..., c] * region, BOX) / weight for c in range(3)]
+    return np.abs(means).max(axis=0)[region]
 
 
 def _relative(path: Path) -> str:
@@ -217,11 +236,11 @@ def _relative(path: Path) -> str:
 
 def report(problems: list[Problem], counts: pd.DataFrame, csv: Path) -> int:
     """Print the tables and write the CSV file; returns the exit status."""
-    print(counts.to_string(index=False, na_rep="-"))
+    print(counts.to_string(index=False))
     table = pd.DataFrame(problems, columns=Problem._fields)
     table.insert(0, "severity", ["error" if problem in ERRORS else "warning" for problem in table.problem])
     with replacing(csv) as part:
-        table.to_csv(part, index=False)
+        table.to_csv(part, index=False, errors="backslashreplace")
     if problems:
         print()
     for name, meaning in (ERRORS | WARNINGS).items():
@@ -238,7 +257,10 @@ def report(problems: list[Problem], counts: pd.DataFrame, csv: Path) -> int:
             f"\nThe lists leak: {tested} of {total} test composites share their real photo with a training composite."
         )
     errors = int((table.severity == "error").sum())
-    print(f"\n{errors} errors, {len(table) - errors} warnings; all of them in {csv}")
+    print(f"\n{errors} errors, {len(table) - errors} warnings{f'; each is a line of {csv}' if problems else ''}")
+    if errors:
+        print("Restore what is damaged from the original, or leave it out: prepare_iharmony4.py --partial takes only")
+        print("composites whose files are there, readable and of one size, with a mask that is neither empty nor full.")
     return 1 if errors else 0
 
 
@@ -246,15 +268,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("root", help='folder in iHarmony4 layout, or "mini"')
     parser.add_argument("--csv", type=Path, default=Path("dataset_problems.csv"), help="file to write (%(default)s)")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    parser.add_argument("--workers", type=at_least(1), help="processes (default: one for each processor)")
     arguments = parser.parse_args()
-    if not arguments.csv.parent.is_dir():
-        parser.error(f"--csv {arguments.csv}: the folder {arguments.csv.parent} does not exist.")
+    if not arguments.csv.parent.is_dir() or arguments.csv.is_dir():
+        parser.error(f"--csv {arguments.csv}: give a file name in a folder that exists.")
     started = time.monotonic()
     try:
         problems, counts = check(find_root(arguments.root), arguments.workers)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: stopped.\n")
     status = report(problems, counts, arguments.csv)
     print(f"{counts.complete.sum() / (time.monotonic() - started):.0f} composites a second")
     return status

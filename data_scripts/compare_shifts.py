@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hdnet_lib.cli import at_least
 from hdnet_lib.data import list_triplets
 from hdnet_lib.data.pool import PhotoPool
 from hdnet_lib.data.shifts import REAL_SHIFTS, Shift, coverage, measure_shift, sample_shifts
@@ -52,16 +53,20 @@ def compare(pool: Path, count: int, figure: Path | None) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pool", type=Path, nargs="?", help="CSV table of photos and masks")
-    parser.add_argument("--count", type=int, default=1000, help="composites to make (%(default)s)")
+    parser.add_argument("--count", type=at_least(16), default=1000, help="composites to make (%(default)s)")
     parser.add_argument("--figure", type=Path, help="picture to write")
     parser.add_argument("--record", metavar="ROOT", help="measure these triplets instead and write real_shifts.csv")
     arguments = parser.parse_args()
     if (arguments.pool is None) == (arguments.record is None):
         parser.error("give a pool, or --record and a folder of triplets.")
+    if arguments.figure and not arguments.figure.parent.is_dir():
+        parser.error(f"--figure {arguments.figure}: the folder {arguments.figure.parent} does not exist.")
     try:
         record(arguments.record) if arguments.record else compare(arguments.pool, arguments.count, arguments.figure)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: stopped.\n")
     return 0
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hdnet_lib.data.iharmony4 import Triplet, file_finder, find_root, group_by_photo, missing_files, resolve
+from hdnet_lib.cli import at_least
+from hdnet_lib.data.iharmony4 import Triplet, file_finder, find_root, group_by_photo, missing_files, read_list, resolve
 from hdnet_lib.data.parallel import parallel
 from hdnet_lib.data.splits import split_by_photo
 from hdnet_lib.errors import reason
 from hdnet_lib.files import replacing
-from hdnet_lib.images import FORMATS, open_image
+from hdnet_lib.images import FORMATS, ImageError, open_image
 from hdnet_lib.metrics import ratio_bin
 
 
@@ -31,10 +32,19 @@ def make_lists(root: Path, name: str, test_share: float, seed: int, workers: int
     for path in (*outputs.values(), manifest):
         if path.exists():
             raise ValueError(f"{path} exists and is left as it is: choose another name (--name).")
+    if Path(name).name != name:
+        raise ValueError(f"the name {name!r} must be one without folders.")
+    for split in outputs:
+        try:
+            read_list(root, split)
+        except ValueError:
+            continue
+        if name == "IHD":
+            raise ValueError(f"{root} has a {split} list, which is left as it is: choose another name (--name).")
     has_file = file_finder()
     lines = [
         path.relative_to(root).as_posix()
-        for folder in sorted(root.glob("*/composite_images"))
+        for folder in sorted(path for path in root.glob("*/composite_images") if path.is_dir())
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in FORMATS and not path.name.startswith(".")
     ]
@@ -50,7 +60,7 @@ def make_lists(root: Path, name: str, test_share: float, seed: int, workers: int
     table = pd.DataFrame(rows).sort_values("composite", ignore_index=True)
     empty = ~table.ratio.between(0, 1, inclusive="neither")
     if empty.any():
-        print(f"Left out {empty.sum()} composites whose mask is empty or full.", file=sys.stderr)
+        print(f"Left out {empty.sum()} composites whose mask is empty, full or unreadable.", file=sys.stderr)
         table = table[~empty].reset_index(drop=True)
     table["bin"] = table.ratio.map(ratio_bin)
     # A photo of the same name in two subsets counts as one: it may be the same.
@@ -59,7 +69,7 @@ def make_lists(root: Path, name: str, test_share: float, seed: int, workers: int
     try:
         for split, path in outputs.items():
             with replacing(path) as part:
-                part.write_text("".join(f"{line}\n" for line in table.composite[table.split == split]))
+                part.write_text("".join(f"{line}\n" for line in table.composite[table.split == split]), "utf-8")
         with replacing(manifest) as part:
             table.to_csv(part, index=False, float_format="%.6f")
     except OSError as error:
@@ -70,7 +80,10 @@ def make_lists(root: Path, name: str, test_share: float, seed: int, workers: int
 def _measure(group: list[Triplet]) -> list[dict]:
     ratios = {}
     for path in {triplet.mask for triplet in group}:
-        ratios[path] = (np.asarray(open_image(path, "mask").convert("L")) >= 128).mean()
+        try:
+            ratios[path] = (np.asarray(open_image(path, "mask").convert("L")) >= 128).mean()
+        except ImageError:
+            ratios[path] = np.nan
     return [
         {"composite": t.line, "subset": t.subset, "photo": t.photo, "mask": t.mask.stem, "ratio": ratios[t.mask]}
         for t in group
@@ -84,19 +97,22 @@ def main() -> int:
     parser.add_argument(
         "--test-share", type=float, default=0.1, help="share of the composites to test on (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument("--workers", type=at_least(1), help="processes (default: one for each processor)")
     arguments = parser.parse_args()
     try:
         table = make_lists(
             find_root(arguments.root), arguments.name, arguments.test_share, arguments.seed, arguments.workers
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: stopped.\n")
     counts = table.groupby(["subset", "bin", "split"]).agg(
         composites=("composite", "size"), photos=("photo", "nunique")
     )
     print(counts.unstack(fill_value=0).to_string())
+    print(f"Written: {arguments.name}_train.txt, {arguments.name}_test.txt and {arguments.name}_manifest.csv")
     return 0
 
 

@@ -11,17 +11,20 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 from PIL import Image
 
+from hdnet_lib.cli import at_least
 from hdnet_lib.data.iharmony4 import FOLDERS, Triplet, find_root, group_by_photo, list_triplets, read_list
 from hdnet_lib.data.parallel import parallel
 from hdnet_lib.errors import reason
 from hdnet_lib.files import replacing
-from hdnet_lib.images import open_image, save_image
+from hdnet_lib.images import ImageError, open_image, save_image
 
 SETTINGS = "prepared.json"
 
@@ -41,7 +44,12 @@ def prepare(root: Path, out: Path, size: int, keep_aspect: bool, incomplete: boo
     if not lists:
         raise absent
     groups = group_by_photo([triplet for triplets in lists.values() for triplet in triplets])
+    lines = {triplet.line for group in groups for triplet in group}
+    if twice := [line for line, count in Counter(Path(line).with_suffix("") for line in lines).items() if count > 1]:
+        raise ValueError(f"{root}: {twice[0].as_posix()} is there with two suffixes: keep one.")
     _claim(root, out, {"size": size, "keep_aspect": keep_aspect})
+    for split in ("train", "test"):  # they come back when all is done
+        (out / f"IHD_{split}.txt").unlink(missing_ok=True)
     for subset in {group[0].subset for group in groups}:
         for folder in FOLDERS:
             (out / subset / folder).mkdir(parents=True, exist_ok=True)
@@ -61,31 +69,47 @@ def prepare(root: Path, out: Path, size: int, keep_aspect: bool, incomplete: boo
             "again, or leave them out with --partial."
         )
     for split, triplets in lists.items():
+        listed, kept = len(read_list(root, split)), sum(triplet.line not in failed for triplet in triplets)
+        print(f"{split}: {kept} of {listed} composites")
         with replacing(out / f"IHD_{split}.txt") as part:
-            part.write_text("".join(f"{Path(t.line).with_suffix('.png')}\n" for t in triplets if t.line not in failed))
+            lines = (Path(t.line).with_suffix(".png").as_posix() for t in triplets if t.line not in failed)
+            part.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return 0
 
 
 def _claim(root: Path, out: Path, settings: dict) -> None:
     """Refuse an output folder that holds anything but an earlier run with the same settings."""
     one, other = root.resolve(), out.resolve()
-    if one == other or one in other.parents or other in one.parents:
+    sources = (one, *(path.resolve() for path in root.iterdir()))  # a subset may be a link
+    inside = any(folder == other or folder in other.parents for folder in sources)
+    if inside or other in one.parents:
         raise ValueError(f"{out}: choose a folder that neither lies in {root} nor holds it.")
     settings = {"root": str(one)} | settings
     try:
         if (out / SETTINGS).is_file():
-            earlier = json.loads((out / SETTINGS).read_text())
+            try:
+                earlier = json.loads((out / SETTINGS).read_text())
+            except ValueError:
+                raise ValueError(f"{out / SETTINGS} is damaged: delete {out} and start anew.") from None
             if earlier != settings:
                 raise ValueError(f"{out} was prepared from other settings, {earlier}: choose another folder.")
         elif out.exists() and any(not path.name.endswith(".part") for path in out.iterdir()):
             raise ValueError(f"{out} is not empty and not a prepared copy: choose another folder.")
         out.mkdir(parents=True, exist_ok=True)
-        for part in out.rglob(".*.part"):  # of a run that was killed
-            part.unlink()
+        for part in out.rglob(".*.part"):  # of a run that was killed; another that goes on keeps its own
+            if not _runs(int(part.suffixes[-2].lstrip("."))):
+                part.unlink(missing_ok=True)
         with replacing(out / SETTINGS) as part:
             part.write_text(json.dumps(settings))
     except OSError as error:
         raise ValueError(f"{out} cannot be written: {reason(error)}.") from None
+
+
+def _runs(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def prepare_photo(group: list[Triplet], out: Path, size: int, keep_aspect: bool) -> tuple[int, dict[str, str]]:
@@ -98,29 +122,41 @@ def prepare_photo(group: list[Triplet], out: Path, size: int, keep_aspect: bool)
     def target(path: Path) -> Path:
         return out / Path(*path.parts[-3:]).with_suffix(".png")
 
-    wanted = [triplet for triplet in group if not target(triplet.composite).is_file()]
     written, problems, images = 0, {}, {}
-    for triplet in wanted:
+    for triplet in group:
+        paths = (triplet.real, triplet.mask, triplet.composite)
+        wanted = [path for path in paths if not _is_done(target(path), path)]
+        if not wanted:
+            continue
         try:
             for path, mode in ((triplet.real, "RGB"), (triplet.mask, "L"), (triplet.composite, "RGB")):
                 if path not in images:
                     images[path] = open_image(path, "it").convert(mode)
                 if images[path].size != images[triplet.real].size:
                     sizes = (f"{image.width}x{image.height}" for image in (images[path], images[triplet.real]))
-                    raise ValueError(f"it {path} does not have the size of its real photo: {', '.join(sizes)}.")
-            # The composite comes last: once it is there, the other two are.
-            for path in (triplet.real, triplet.mask, triplet.composite):
-                if not target(path).is_file():
-                    save_image(_resize(images[path], size, keep_aspect), target(path), compress_level=1)
-                    written += 1
-        except ValueError as error:
+                    raise ImageError(f"it {path} does not have the size of its real photo: {', '.join(sizes)}.")
+            small = {path: _resize(images[path], size, keep_aspect) for path in wanted}
+            if triplet.mask in small and len(small[triplet.mask].getcolors()) == 1:
+                raise ImageError(f"it {triplet.mask} marks nothing or everything at this size.")
+        except ImageError as error:
             problems[triplet.line] = str(error).removeprefix("it ")
-        images.pop(triplet.composite, None)
+            continue
+        finally:
+            images.pop(triplet.composite, None)
+        for path, image in small.items():
+            save_image(image, target(path), compress_level=1)
+            written += 1
     return written, problems
+
+
+def _is_done(target: Path, source: Path) -> bool:
+    """Whether a file is there and no older than what it is made from, which may have been mended since."""
+    return target.is_file() and target.stat().st_mtime >= source.stat().st_mtime
 
 
 def _resize(image: Image.Image, size: int, keep_aspect: bool) -> Image.Image:
     """As ``Triplet.read`` does: bilinear with antialiasing, masks cut at one half after it."""
+    image.info.pop("icc_profile", None)  # no reader here applies it, and it may be that of another colour mode
     width, height = size, size
     if keep_aspect:
         scale = min(1, size / max(image.size))
@@ -139,16 +175,18 @@ def main() -> int:
     parser.add_argument(
         "--partial", action="store_true", help="leave out composites of which a file is missing or damaged"
     )
-    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    parser.add_argument("--workers", type=at_least(1), help="processes (default: one for each processor)")
     arguments = parser.parse_args()
-    if arguments.size < 16:
-        parser.error(f"--size must be 16 pixels at least, not {arguments.size}.")
+    if not 16 <= arguments.size <= 8192:
+        parser.error(f"--size must be 16 to 8192 pixels, not {arguments.size}.")
     try:
         return prepare(
             find_root(arguments.root), arguments.out, arguments.size, arguments.keep_aspect, arguments.partial,
             arguments.workers)  # fmt: skip
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: stopped; the same command goes on.\n")
 
 
 if __name__ == "__main__":

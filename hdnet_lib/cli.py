@@ -3,11 +3,12 @@
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 from hdnet_lib.harmonize import WORKING_SIZE, harmonize
 from hdnet_lib.images import check_output, save_image
-from hdnet_lib.registry import list_models, list_pretrained, load_pretrained, load_weights
+from hdnet_lib.registry import list_models, list_pretrained, load_model
 from hdnet_lib.training import PRESETS, TrainingConfig, train
 
 
@@ -68,10 +69,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def at_least(lowest: int) -> Callable[[str], int]:
+    """For ``type=`` of an option: a whole number that is not below ``lowest``."""
+
+    def parse(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {lowest}, not {text!r}.")
+        return int(text)
+
+    return parse
+
+
 def _harmonize(parsed: argparse.Namespace) -> None:
     check_output(parsed.output, (parsed.composite, parsed.mask))
-    model = load_weights(parsed.model) if parsed.model.endswith(".safetensors") else load_pretrained(parsed.model)
-    save_image(harmonize(model, parsed.composite, parsed.mask, parsed.working_size), parsed.output)
+    save_image(harmonize(load_model(parsed.model), parsed.composite, parsed.mask, parsed.working_size), parsed.output)
 
 
 def _stages(text: str) -> tuple[tuple[int, int], ...]:

@@ -96,6 +96,15 @@ def load_pretrained(name: str = "hdnet-lite") -> HDNet:
     return model.eval()
 
 
+def load_model(name: str) -> HDNet:
+    """Weights that come with the package, by their name, or a file of your own, whose name ends with .safetensors.
+
+    Raises:
+        ValueError: see :func:`load_pretrained` and :func:`load_weights`.
+    """
+    return load_weights(name) if name.endswith(".safetensors") else load_pretrained(name)
+
+
 def load_weights(path: str | Path) -> HDNet:
     """Build a model with weights that ``hdnet train`` wrote, in evaluation mode; nothing is unpickled.
 
@@ -121,6 +130,8 @@ def fill(model: HDNet, path: str | Path) -> None:
     Raises:
         ValueError: the file cannot be read, or its tensors are not those of the model.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such file.")
     try:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:

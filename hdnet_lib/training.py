@@ -184,6 +184,10 @@ class _Run:
     def resume(self) -> None:
         """Go to where the checkpoint is, if there is one."""
         if not self.checkpoint.is_file():
+            if self.output.exists():
+                raise ValueError(
+                    f"{self.output} exists already and has no checkpoint to go on from: choose another name."
+                )
             return
         try:
             with safe_open(self.checkpoint, "pt") as file:

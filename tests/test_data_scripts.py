@@ -14,11 +14,14 @@ import make_lists
 import numpy as np
 import pandas as pd
 import prepare_iharmony4
+import psutil
 import pytest
+import score_weights
 from conftest import REPOSITORY
 from PIL import Image, ImageFilter
 
 from hdnet_lib.data import list_triplets
+from hdnet_lib.images import ImageError
 
 
 @pytest.fixture
@@ -354,4 +357,139 @@ def test_what_is_incomplete_or_empty_is_left_out_and_said(copy, capsys):
     assert not ({gone.stem, black.stem} & set(table["mask"][table.subset == "Transfer"]))
     error = capsys.readouterr().err
     assert "without mask or real photo" in error
-    assert "whose mask is empty or full" in error
+    assert "whose mask is empty, full or unreadable" in error
+
+
+# --- found by users
+
+
+def as_jpeg(root, out, quality):
+    """The same data set with its photos as JPEG, composites compressed apart from the real photos."""
+    for split in ("train", "test"):
+        lines = []
+        for triplet in list_triplets(root, split):
+            for folder in ("composite_images", "masks", "real_images"):
+                (out / triplet.subset / folder).mkdir(parents=True, exist_ok=True)
+            images = triplet.read()
+            real = out / triplet.subset / "real_images" / f"{triplet.photo}.jpg"
+            if not real.exists():
+                Image.fromarray(images.real).save(real, quality=95)
+            background = np.asarray(Image.open(real))
+            composite = np.where(images.mask[..., None], images.composite, background)
+            line = f"{triplet.subset}/composite_images/{triplet.stem}.jpg"
+            Image.fromarray(composite).save(out / line, quality=quality)
+            shutil.copy(triplet.mask, out / triplet.subset / "masks" / triplet.mask.name)
+            lines.append(f"{line}\n")
+        (out / f"IHD_{split}.txt").write_text("".join(lines))
+
+
+def test_jpeg_compression_is_no_damage_but_a_shift_is(mini, tmp_path):
+    as_jpeg(mini, tmp_path, quality=75)
+    assert found(tmp_path) == set()
+    line = "Change/composite_images/china_1_1.jpg"
+    shifted = np.asarray(Image.open(tmp_path / line)).astype(int) + np.array([25, 0, 0])
+    Image.fromarray(shifted.clip(0, 255).astype(np.uint8)).save(tmp_path / line, quality=75)
+    line_of_real = "Transfer/composite_images/coffee_1_1.jpg"
+    Image.open(tmp_path / "Transfer" / "real_images" / "coffee.jpg").save(tmp_path / line_of_real, quality=75)
+    assert found(tmp_path) == {("background differs", line), ("unchanged foreground", line_of_real)}
+
+
+def test_lists_that_are_gone_or_unusable_are_problems(copy):
+    (copy / "IHD_test.txt").write_text("")
+    assert found(copy) == {("unusable list", "test list")}
+    (copy / "IHD_test.txt").unlink()
+    assert found(copy) == {("missing list", "test list")}
+
+
+@pytest.mark.parametrize(
+    "line", ["../composite_images/x_1_1.png", "/composite_images/x_1_1.png", "A/composite_images/__1"]
+)
+def test_lines_that_lead_elsewhere_are_malformed(copy, tmp_path, line):
+    with (copy / "IHD_test.txt").open("a") as file:
+        file.write(f"{line}\n")
+    assert found(copy) == {("malformed line", line)}
+    with pytest.raises(ValueError, match="is not like"):
+        prepare(copy, tmp_path / "out")
+
+
+def test_a_cmyk_photo_is_a_problem(copy):
+    path = copy / "Change" / "real_images" / "china.png"
+    for composite in (copy / "Change" / "composite_images").glob("china_*"):
+        Image.open(composite).convert("CMYK").save(composite.with_suffix(".tif"))
+        composite.unlink()
+        composite.with_suffix(".tif").rename(composite)
+    problems = {problem for problem, _ in found(copy)}
+    assert problems == {"unreadable file"}
+    assert path.is_file()
+
+
+def test_a_link_in_a_circle_hides_no_other_file(copy):
+    (copy / "Change" / "real_images" / "loop").symlink_to("loop")
+    assert found(copy) == set()
+
+
+def test_a_mended_source_is_prepared_anew(copy, tmp_path):
+    original = (copy / MASK).read_bytes()
+    Image.new("L", (64, 64)).save(copy / MASK)
+    prepare(copy, tmp_path / "out", incomplete=True)
+    assert not any(t.name.startswith("Change/china_1_") for t in list_triplets(tmp_path / "out"))
+    (copy / MASK).write_bytes(original)
+    target = tmp_path / "out" / "Change" / "masks" / "china_2.png"
+    Image.new("L", (32, 32)).save(target)
+    os.utime(target, (0, 0))
+    (tmp_path / "out" / "Change" / "masks" / "china_3.png").unlink()
+    prepare(copy, tmp_path / "out")
+    prepare(copy, tmp_path / "fresh")
+    for path, data in contents(tmp_path / "fresh").items():
+        assert contents(tmp_path / "out")[path] == data
+
+
+def test_a_disk_that_is_full_ends_the_run(small, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise ImageError("output x.png cannot be written: No space left on device.")
+
+    monkeypatch.setattr(prepare_iharmony4, "save_image", full)
+    with pytest.raises(ValueError, match="No space left"):
+        prepare(small, tmp_path / "out", incomplete=True)
+    assert not list((tmp_path / "out").glob("*.txt"))
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    code = (
+        "import time; from hdnet_lib.data.parallel import parallel\n"
+        "list(parallel(time.sleep, [60] * 4, 'sleeping', 'nap', 2))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    children = []
+    while len(children) < 2:
+        time.sleep(0.1)
+        children = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_lists_under_other_names_are_not_shadowed(copy):
+    for split in ("train", "test"):
+        (copy / f"IHD_{split}.txt").rename(copy / f"{split}.txt")
+    before = contents(copy)
+    with pytest.raises(ValueError, match=r"has a train list, which is left as it is: choose another name"):
+        make_lists.make_lists(copy, "IHD", 0.3, seed=1, workers=1)
+    with pytest.raises(ValueError, match="without folders"):
+        make_lists.make_lists(copy, "../x", 0.3, seed=1, workers=1)
+    assert contents(copy) == before
+
+
+def test_score_weights_names_the_fault(copy, monkeypatch, capsys):
+    Image.new("L", (64, 64)).save(copy / MASK)
+    for arguments, sentence in (
+        ([str(copy)], "Change/china_1_1: its mask is empty"),
+        ([str(copy / "Change")], "give the folder above it"),
+        ([str(copy), "--model", "none.safetensors"], "none.safetensors: the weights cannot be read"),
+    ):
+        monkeypatch.setattr("sys.argv", ["score_weights.py", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            score_weights.main()
+        assert caught.value.code == 2
+        assert sentence in capsys.readouterr().err

@@ -218,3 +218,37 @@ def test_triplets_are_read_as_they_are(small):
 def test_triplets_on_disk_and_in_memory_are_the_same(small):
     pools = [TripletPool(small, "train", 32, resident=choice) for choice in (True, False)]
     assert all(equal(one, two) for one, two in zip(*(pool.batches(GROUPS, 2) for pool in pools), strict=True))
+
+
+def test_a_photo_with_one_row_for_each_mask_stays_on_one_side(table):
+    lines = table.read_text().split("\n")
+    first = next(line for line in lines[1:] if " " in line)
+    name, masks = first.split(",")
+    table.write_text(
+        "\n".join(["image,masks", *(f"{name},{mask}" for mask in masks.split()), f"./{first}", *lines[5:8]])
+    )
+    parts = [PhotoPool(table, part, 16) for part in ("train", "validation")]
+    names = [{photo.name for photo, _ in pool._pairs} for pool in parts]
+    assert names[0].isdisjoint(names[1])
+
+
+def test_tables_and_masks_that_mislead_are_refused(table):
+    text, masks = table.read_text(), sorted(table.parent.glob("mask_*"))
+    table.write_text(text, "utf-8-sig")  # as spreadsheets write it
+    assert len(PhotoPool(table, "train", 16)) == 11
+    with pytest.raises(ValueError, match="part must be train or validation, not 'test'"):
+        PhotoPool(table, "test", 16)
+    table.write_text(text.replace(" mask_", ",mask_"))
+    with pytest.raises(ValueError, match="has too many commas: separate masks by spaces"):
+        PhotoPool(table, "train", 16)
+    with pytest.raises(ValueError, match="the table cannot be read"):
+        PhotoPool(masks[0], "train", 16)
+    table.write_text(text)
+    for path in masks:
+        Image.open(path).rotate(90, expand=True).save(path)
+    with pytest.raises(ValueError, match=r"mask .* is 50x60, its photo 60x50"):
+        PhotoPool(table, "train", 16)
+    for path in masks:
+        Image.new("L", (60, 50), 1).save(path)
+    with pytest.raises(ValueError, match="holds only the values 0 and 1"):
+        PhotoPool(table, "train", 16)

@@ -329,6 +329,12 @@ def test_each_limit_rejects(field):
     assert plausible(outside).tolist() == [False, True, False]
 
 
+def test_a_flat_foreground_can_be_plausible():
+    photo, mask = torch.full((1, 3, 8, 8), 0.5), torch.zeros(1, 1, 8, 8)
+    mask[..., 2:5, 2:5] = 1
+    assert plausible(measure(torch.where(mask == 1, photo * 1.25, photo), photo, mask)).all()
+
+
 def test_shifts_by_scikit_image():
     photo, mask, _, _ = random_case(6)
     composite = torch.where(mask == 1, photo**1.5, photo)

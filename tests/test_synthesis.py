@@ -124,7 +124,9 @@ def test_bad_input_gets_one_sentence(photos, tmp_path, monkeypatch, capsys):
         "exists already": (*good, tmp_path / "nothing"),
         "the folder": (*good, tmp_path / "none" / "out"),
         "no recipe called 'magic'": (*good, out, "--recipes", "magic"),
-        "needs one composite": (*good, out, "--per-mask", "0"),
+        "must be a whole number of at least 1, not '0'": (*good, out, "--per-mask", "0"),
+        "must lie in two folders": (good[0], good[0], out),
+        "choose a folder outside": (*good, good[0] / "out"),
         "leaves one side": (*good, out, "--test-share", "0"),
     }
     for sentence, arguments in cases.items():

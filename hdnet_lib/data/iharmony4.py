@@ -37,6 +37,10 @@ PUBLISHED = {
 FOLDERS = ("composite_images", "masks", "real_images")
 
 
+class MissingListError(ValueError):
+    """A data set has no list for a split."""
+
+
 class Images(NamedTuple):
     """The three images of a triplet."""
 
@@ -143,13 +147,15 @@ def list_triplets(root: str | Path = "mini", split: str = "test", partial: bool 
     complete = [triplet for triplet in triplets if not missing_files(triplet, has_file)]
     if partial and complete:
         return complete
+    if not complete:
+        raise ValueError(f"{root}: none of the {len(triplets)} composites of the {split} list has all its files.")
     if len(complete) < len(triplets):
         present = set(complete)
         first = missing_files(next(triplet for triplet in triplets if triplet not in present), has_file)[0]
         raise ValueError(
             f"{root}: {len(triplets) - len(complete)} of {len(triplets)} composites of the {split} list miss a file, "
             f"the first {first.relative_to(root).as_posix()}: complete the copy, or ask for what is there ("
-            "partial=True in Python, --partial in the scripts)."
+            "partial=True in Python, --partial in the scripts, PARTIAL=1 with make report)."
         )
     return triplets
 
@@ -174,7 +180,8 @@ def read_list(root: Path, split: str) -> list[str]:
     """The lines of a split, each ``subset/composite_images/name``; see :func:`list_triplets` for the files.
 
     Raises:
-        ValueError: there is no list, or it is empty; the message shows the expected tree beside the one found.
+        MissingListError: there is no list; the message shows the expected tree beside the one found.
+        ValueError: the list is empty or cannot be read.
     """
     for name in (f"IHD_{split}.txt", f"{split}.txt"):
         if (root / name).is_file():
@@ -187,7 +194,7 @@ def read_list(root: Path, split: str) -> list[str]:
         f"{path.parent.name}/composite_images/{line.rpartition('/')[2]}" for path in lists for line in _lines(path)
     ]
     if not lines:
-        raise ValueError(_explain(root, split))
+        raise MissingListError(_explain(root, split))
     return lines
 
 
@@ -234,7 +241,15 @@ def resolve(root: Path, line: str, has_file: Callable[[Path], bool] = Path.is_fi
     """
     parts = line.split("/")
     stem, dot, suffix = parts[-1].rpartition(".")
-    if len(parts) != 3 or parts[1] != "composite_images" or not dot or len(stem.rsplit("_", 2)) != 3:
+    names = stem.rsplit("_", 2)
+    if (
+        len(parts) != 3
+        or parts[1] != "composite_images"
+        or not dot
+        or len(names) != 3
+        or not all(names)
+        or (parts[0] in ("", ".", ".."))
+    ):
         raise ValueError(f"{root}: the line {line!r} is not like HCOCO/composite_images/<photo>_<mask>_<version>.jpg.")
     triplet = Triplet(root, intern(parts[0]), stem, intern(f".{suffix}"), intern(f".{suffix}"))
     for other in (".jpg", ".png"):
@@ -264,8 +279,17 @@ def file_finder() -> Callable[[Path], bool]:
     def names(folder: Path) -> frozenset[str]:
         try:
             with os.scandir(folder) as entries:
-                return frozenset(entry.name for entry in entries if entry.is_file())
-        except OSError:
+                return frozenset(entry.name for entry in entries if _is_file(entry))
+        except (FileNotFoundError, NotADirectoryError):
             return frozenset()
+        except OSError as error:
+            raise ValueError(f"{folder}: the folder cannot be read: {reason(error)}.") from None
 
     return lambda path: path.name in names(path.parent)
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads in a circle
+        return False

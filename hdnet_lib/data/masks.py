@@ -30,7 +30,7 @@ def make_mask(photo: np.ndarray, seed: int) -> np.ndarray:
         region = _polygon(small, rng)
     height, width = photo.shape[:2]
     mask = Image.fromarray((region * 255).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(mask)
+    return np.array(mask)
 
 
 def kind(mask: np.ndarray) -> np.ndarray:

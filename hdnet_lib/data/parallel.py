@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,16 +20,18 @@ def parallel(
     """Yield ``function(job)`` in the order of the jobs, with a progress bar; only some hundred are ever under way.
 
     Raises:
-        ValueError: a worker process was ended from outside.
+        ValueError: a worker process was ended from outside, or ``workers`` is below 1.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    if workers < 1:
+        raise ValueError(f"one process is the least, not {workers}.")
     with tqdm(total=len(jobs), desc=description, unit=unit) as bar:
         if workers == 1:
             for job in jobs:
                 yield function(job)
                 bar.update()
             return
-        with ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_the_parent) as executor:
+        with ProcessPoolExecutor(workers, initializer=_follow_the_parent, initargs=(os.getpid(),)) as executor:
             try:
                 for start in range(0, len(jobs), 64 * workers):
                     for result in executor.map(function, jobs[start : start + 64 * workers]):
@@ -38,7 +42,17 @@ def parallel(
                     f"{description}: a worker process was ended from outside, perhaps for want of memory; use fewer "
                     "(--workers)."
                 ) from None
+            finally:
+                executor.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _follow_the_parent(parent: int) -> None:
+    """Leave interrupts to the parent process, and end when it is gone, however it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -47,7 +47,7 @@ def measure(composite: Tensor, photo: Tensor, mask: Tensor) -> Plausibility:
         (mean_after - mean_before)[:, 1:].square().sum(dim=1, keepdim=True).sqrt(),
         region_statistics((ends[0] & ~ends[1]).to(mask.dtype), mask)[0],
         sd_after / sd_before,
-        region_statistics(product, mask)[0] / (sd_after * sd_before),
+        (region_statistics(product, mask)[0] + 1e-5) / (sd_after * sd_before),  # 1 where both are flat
     )
     return Plausibility(*(value.flatten() for value in values))
 

@@ -19,7 +19,8 @@ from hdnet_lib.data.iharmony4 import list_triplets
 from hdnet_lib.data.masks import kind, make_mask
 from hdnet_lib.data.plausibility import LIMITS, measure, plausible
 from hdnet_lib.data.recipes import DRAWS, RECIPES, recolour
-from hdnet_lib.images import open_image
+from hdnet_lib.errors import reason
+from hdnet_lib.images import read_mask, read_photo
 
 Result = TypeVar("Result")
 
@@ -70,13 +71,16 @@ class Pool:
     """Numbered composites, squeezed to a square of ``size``, from images that are kept as uint8 or read anew.
 
     Args:
+        part: "train" or "validation".
         size: side of the images in pixels.
         device: where the composites are made.
-        description: of what is read, for the progress bar.
+        things: what is read, for the progress bar.
     """
 
-    def __init__(self, size: int, device: str | torch.device, description: str) -> None:
-        self.size, self.device, self._description = size, torch.device(device), description
+    def __init__(self, part: str, size: int, device: str | torch.device, things: str) -> None:
+        if part not in ("train", "validation"):
+            raise ValueError(f"part must be train or validation, not {part!r}.")
+        self.size, self.device, self._description = size, torch.device(device), f"{part} {things}"
         self._resident: tuple[Tensor, ...] | None = None
 
     def __len__(self) -> int:
@@ -162,7 +166,7 @@ class TripletPool(Pool):
         device: str | torch.device = "cpu",
         resident: bool | None = None,
     ) -> None:
-        super().__init__(size, device, f"{part} triplets")
+        super().__init__(part, size, device, "triplets")
         triplets = list_triplets(root, "train")
         held_out = _held_out([triplet.photo for triplet in triplets])
         self._triplets = [t for t, out in zip(triplets, held_out, strict=True) if out == (part == "validation")]
@@ -217,7 +221,7 @@ class PhotoPool(Pool):
         device: str | torch.device = "cpu",
         resident: bool | None = None,
     ) -> None:
-        super().__init__(size, device, f"{part} photos")
+        super().__init__(part, size, device, "photos")
         self.side = size + size // 16
         self._pairs = _read_table(Path(table), validation=part == "validation")
         if resident is None:
@@ -233,7 +237,8 @@ class PhotoPool(Pool):
                     kept.append(images)
         if not usable:
             raise ValueError(
-                f"{table}: no mask of the {part} part covers between {SMALLEST_RATIO} and {LARGEST_RATIO}."
+                f"{table}: no mask of the {part} part covers between {SMALLEST_RATIO:.1%} and {LARGEST_RATIO:.0%} of "
+                "its photo."
             )
         self._pairs = [self._pairs[index] for index in usable]
         self._photo_of = np.unique([str(photo) for photo, _ in self._pairs], return_inverse=True)[1]
@@ -246,17 +251,20 @@ class PhotoPool(Pool):
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         photo, mask = self._pairs[index]
-        image = open_image(photo, "photo").convert("RGB")
+        image = read_photo(photo, "photo").convert("RGB")
         pixels = np.array(image.resize((self.side, self.side), Image.Resampling.BICUBIC))
         if mask is None:
             return pixels, make_mask(pixels, zlib.crc32(photo.name.encode()))
-        return pixels, self._read_mask(index)
+        return pixels, self._read_mask(index, image.size)
 
-    def _read_mask(self, index: int) -> np.ndarray:
-        mask = self._pairs[index][1]
-        if mask is None:
+    def _read_mask(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        path = self._pairs[index][1]
+        if path is None:
             return self._read(index)[1]
-        return np.array(open_image(mask, "mask").convert("L").resize((self.side, self.side), Image.Resampling.BILINEAR))
+        mask = Image.fromarray((read_mask(path, "mask") * 255).astype(np.uint8))
+        if size and mask.size != size:
+            raise ValueError(f"mask {path} is {mask.width}x{mask.height}, its photo {size[0]}x{size[1]}.")
+        return np.array(mask.resize((self.side, self.side), Image.Resampling.BILINEAR))
 
     def _plan(self, samples: Sequence[int], seed: int) -> _Drawn:
         """Draw everything: a row of random numbers for each sample, from a generator of its own."""
@@ -349,13 +357,18 @@ def _held_out(photos: Sequence[str]) -> list[bool]:
 def _read_table(table: Path, validation: bool) -> list[tuple[Path, Path | None]]:
     if not table.is_file():
         raise ValueError(f"{table}: there is no such file; a pool is a CSV file with the columns image and masks.")
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"{table}: the table cannot be read: {reason(error)}.") from None
     if not rows or not {"image", "masks"} <= rows[0].keys():
-        raise ValueError(f"{table}: needs the columns image and masks and at least one row.")
+        raise ValueError(f"{table}: needs the columns image and masks, separated by a comma, and at least one row.")
+    if surplus := [row["image"] for row in rows if None in row]:
+        raise ValueError(f"{table}: the row of {surplus[0]} has too many commas: separate masks by spaces.")
     if len(rows) < 2:
         raise ValueError(f"{table}: needs at least two photos: one is kept aside for validation.")
-    held_out = _held_out([row["image"] for row in rows])
+    held_out = _held_out([Path(row["image"]).as_posix() for row in rows])
     chosen = [row for row, out in zip(rows, held_out, strict=True) if out == validation]
     if not chosen:
         raise ValueError(f"{table}: every photo falls into the validation part: add photos.")

@@ -68,7 +68,8 @@ def xiao(photo: Tensor, mask: Tensor, reference: Tensor, reference_mask: Tensor)
     reference_mean, reference_sd, reference_axes = _principal_axes(reference, reference_mask)
     flipped = (target_axes * reference_axes).sum(dim=1, keepdim=True) < 0
     scaled = torch.where(flipped, -reference_axes, reference_axes) * (reference_sd / target_sd).unsqueeze(1)
-    return _paste(mix_channels(scaled @ target_axes.mT, photo - target_mean) + reference_mean, photo, mask)
+    matrix = (scaled.unsqueeze(2) * target_axes.unsqueeze(1)).sum(-1)  # scaled @ target_axes^T, never in TF32
+    return _paste(mix_channels(matrix, photo - target_mean) + reference_mean, photo, mask)
 
 
 def _principal_axes(image: Tensor, region: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,7 +125,7 @@ def match_levels(
 
 def _level(image: Tensor, low: Tensor, span: Tensor) -> Tensor:
     # The small number sends values halfway between two levels, common in 8-bit photos, one way everywhere.
-    return ((image - low) / span + 0.5 + 1e-5).floor().clamp(0, 255).long()
+    return ((image - low) / span + 0.5 + 1e-3).floor().clamp(0, 255).long()
 
 
 def _cumulative(image: Tensor, region: Tensor, low: Tensor, span: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,9 +140,9 @@ def idt(photo: Tensor, mask: Tensor, reference: Tensor, reference_mask: Tensor, 
     """Give the foreground the full colour distribution of another photo's region, then smooth the change.
 
     Iterative distribution transfer: rotate the colours, match the three histograms, rotate back, for each
-    of ``rotations`` (B, N, 3, 3); see :func:`draw_rotations`. Then regrain: keep the photo's gradients where
-    the transfer would tear them (Pitié, Kokaram and Dahyot, "Automated colour grading using colour
-    distribution transfer", 2007).
+    of ``rotations`` (B, N, 3, 3); see :func:`draw_rotations` (Pitié, Kokaram and Dahyot, "Automated colour
+    grading using colour distribution transfer", 2007). Then, as their regrain does, smooth the change where
+    the photo is flat.
     """
     moved = photo
     for rotation in rotations.to(photo).unbind(1):
@@ -177,9 +178,10 @@ def draw_rotations(uniform: Tensor) -> Tensor:
 def _regrain(photo: Tensor, change: Tensor, mask: Tensor, sweeps: int = 12) -> Tensor:
     """Smooth a change of colours inside the mask where the photo is flat, and keep it at its edges.
 
-    Minimises ``phi |grad D|^2 + psi |D - change|^2`` over D, which is Pitié's energy written for the change
-    D of the colours, with ``psi = min(g / 5, 1)`` and ``phi = 30 / (1 + 10 g)``, g the photo's gradient in
-    grey levels: Jacobi sweeps from the coarsest scale to the finest.
+    Minimises ``phi |grad D|^2 + psi |D - change|^2`` over D, which is the energy of Pitié's regrain written for
+    the change D of the colours, with ``psi = min(g / 5, 1)`` and ``phi = 30 / (1 + 10 g)``, by Jacobi sweeps from
+    the coarsest scale to the finest. g is the photo's gradient in grey levels for both; published ports take it
+    in [0, 1] for phi, which smooths edges too and so gives up more of the transferred contrast.
     """
     if min(photo.shape[-2:]) > 16:
         area = avg_pool2d(mask, 2, ceil_mode=True)
@@ -191,12 +193,13 @@ def _regrain(photo: Tensor, change: Tensor, mask: Tensor, sweeps: int = 12) -> T
     else:
         smooth = change
     grey = photo.mean(dim=1, keepdim=True) * 255
-    right, down = pad(grey.diff(dim=-1), (0, 1)), pad(grey.diff(dim=-2), (0, 0, 0, 1))
+    both = mask[..., 1:] * mask[..., :-1], mask[..., 1:, :] * mask[..., :-1, :]  # neighbours inside the mask
+    right, down = pad(grey.diff(dim=-1) * both[0], (0, 1)), pad(grey.diff(dim=-2) * both[1], (0, 0, 0, 1))
     gradient = (right.square() + down.square()).sqrt()
     psi, phi = (gradient / 5).clamp(max=1), 30 / (1 + 10 * gradient)
     # Between neighbours: the mean of their phi, and nothing across the edge of the mask.
-    across = (phi[..., 1:] + phi[..., :-1]) / 2 * mask[..., 1:] * mask[..., :-1]
-    along = (phi[..., 1:, :] + phi[..., :-1, :]) / 2 * mask[..., 1:, :] * mask[..., :-1, :]
+    across = (phi[..., 1:] + phi[..., :-1]) / 2 * both[0]
+    along = (phi[..., 1:, :] + phi[..., :-1, :]) / 2 * both[1]
     weights = (pad(across, (1, 0)), pad(across, (0, 1)), pad(along, (0, 0, 1, 0)), pad(along, (0, 0, 0, 1)))
     total = (psi + sum(weights)).clamp(min=1e-6)
     held = psi * change
@@ -249,10 +252,10 @@ _DEGREE = 5
 
 
 def draw_tone_curves(uniform: Tensor) -> Tensor:
-    """Curves (B, 3, 6) from ``uniform`` (B, 24): Bernstein coefficients of degree 5, rising from 0 to 1.
+    """Curves (B, 3, 6) from ``uniform`` (B, 24): Bernstein coefficients of degree 5, in [0, 1].
 
-    About the straight line k / 5: a shared N(0, .18) and one of N(0, .07) for each channel, sorted by a
-    running maximum so that no curve falls.
+    The straight line k / 5, plus a shared N(0, .18), plus one of N(0, .07) for each channel, cut to [0, 1], with a
+    running maximum so that no curve falls. A curve may start above 0 (lifted blacks) and end below 1.
     """
     normal = torch.special.ndtri(uniform).view(-1, 4, _DEGREE + 1)
     line = torch.linspace(0, 1, _DEGREE + 1, dtype=uniform.dtype)

@@ -1,6 +1,7 @@
 """A data set in iHarmony4 layout from anyone's photos and masks."""
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,7 +20,8 @@ from hdnet_lib.data.parallel import parallel
 from hdnet_lib.data.plausibility import Plausibility, measure, plausible
 from hdnet_lib.data.recipes import DRAWS, RECIPES, TRANSFERS, recolour
 from hdnet_lib.data.splits import split_by_photo
-from hdnet_lib.images import FORMATS, open_image, save_image, to_pixels, to_tensor
+from hdnet_lib.errors import reason
+from hdnet_lib.images import FORMATS, read_mask, read_photo, save_image, to_pixels, to_tensor
 from hdnet_lib.metrics import ratio_bin
 
 TRIES = 6
@@ -105,6 +107,10 @@ def synthesize(
         raise ValueError(f"{out} exists already: choose another name.")
     if not out.parent.is_dir():
         raise ValueError(f"{out}: the folder {out.parent} does not exist.")
+    if photos.resolve() == masks.resolve():
+        raise ValueError(f"{photos}: photos and masks must lie in two folders.")
+    if {photos.resolve(), masks.resolve()} & {out.resolve(), *out.resolve().parents}:
+        raise ValueError(f"{out}: choose a folder outside the photos and the masks.")
     pairs = match_masks(photos, masks)
     found = list(parallel(_look, pairs, "reading masks", "mask", workers))
     names = [photo.stem for photo, _ in pairs]
@@ -112,31 +118,38 @@ def synthesize(
         testing = np.array([name in test for name in names])
     else:
         testing = split_by_photo(names, [ratio_bin(ratio) for ratio, _ in found], test, seed)
+    tested = {name for name, is_test in zip(names, testing, strict=True) if is_test}
     foregrounds = _with_references(pairs, found, testing)
     groups: dict[Path, list[tuple[int, Foreground]]] = {}
     for index, foreground in enumerate(foregrounds):
         groups.setdefault(foreground.photo, []).append((index, foreground))
 
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    for subset in ("Transfer", "Change"):
-        for folder in FOLDERS:
-            (part / subset / folder).mkdir(parents=True)
-    job = partial(_make, out=part, recipes=tuple(recipes), per_mask=per_mask, seed=seed)
-    made = parallel(job, list(groups.values()), "making composites", "photo", workers)
-    table = pd.DataFrame([row for rows in made for row in rows])
-    if table.empty:
-        raise ValueError(f"{photos}: no composite was plausible: try other recipes or masks.")
-    is_test = dict(zip(names, testing, strict=True))
-    table["split"] = ["test" if is_test[name] else "train" for name in table.pop("photo")]
-    table = table.sort_values("composite", ignore_index=True)
-    for split in ("train", "test"):
-        (part / f"IHD_{split}.txt").write_text("".join(f"{line}\n" for line in table.composite[table.split == split]))
-    table.to_csv(part / "composites.csv", index=False, float_format="%.4g")
-    for folder in (part / "Transfer", part / "Change"):
-        if not any((folder / FOLDERS[0]).iterdir()):
-            shutil.rmtree(folder)
-    part.rename(out)
+    job = partial(_make, recipes=tuple(recipes), per_mask=per_mask, seed=seed)
+    try:
+        # Beside out, and renamed when all is there; removed if anything fails.
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+            part = Path(folder) / out.name
+            for subset in ("Transfer", "Change"):
+                for name in FOLDERS:
+                    (part / subset / name).mkdir(parents=True)
+            made = parallel(partial(job, out=part), list(groups.values()), "making composites", "photo", workers)
+            table = pd.DataFrame([row for rows in made for row in rows])
+            if table.empty:
+                raise ValueError(f"{photos}: no composite was plausible: try other recipes or masks.")
+            table["split"] = np.where(table.pop("photo").isin(tested), "test", "train")
+            table = table.sort_values("composite", ignore_index=True)
+            for split in ("train", "test"):
+                lines = table.composite[table.split == split]
+                if lines.empty:
+                    raise ValueError(f"no composite for the {split} list was plausible: use more photos or masks.")
+                (part / f"IHD_{split}.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+            table.to_csv(part / "composites.csv", index=False, float_format="%.4g")
+            for subset in (part / "Transfer", part / "Change"):
+                if not any((subset / FOLDERS[0]).iterdir()):
+                    shutil.rmtree(subset)
+            part.rename(out)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written: {reason(error)}.") from None
     return table
 
 
@@ -177,14 +190,14 @@ def _look(pair: tuple[Path, Path]) -> tuple[float, np.ndarray]:
     binary = _read_mask(mask)
     if not 0 < binary.mean() < 1:
         raise ValueError(f"mask {mask} marks {'nothing' if not binary.any() else 'everything'}.")
-    size = open_image(photo, "photo").size
+    size = read_photo(photo, "photo").size
     if size != binary.shape[::-1]:
         raise ValueError(f"mask {mask} does not have the size of its photo, {size[0]}x{size[1]}.")
     return float(binary.mean()), kind(binary)
 
 
 def _read_mask(path: Path) -> np.ndarray:
-    return np.asarray(open_image(path, "mask").convert("L")) >= 128
+    return read_mask(path, "mask") >= 0.5
 
 
 def _with_references(pairs: list, found: list, testing: np.ndarray) -> list[Foreground]:
@@ -219,7 +232,7 @@ def _region(photo: Image.Image, mask: np.ndarray) -> tuple[Region, tuple[int, in
 
 @lru_cache(maxsize=2 * TRIES)
 def _reference(photo: Path, mask: Path) -> Region:
-    image, binary = open_image(photo, "photo").convert("RGB"), _read_mask(mask)
+    image, binary = read_photo(photo, "photo").convert("RGB"), _read_mask(mask)
     scale = REFERENCE_SIDE / max(image.size)
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in image.size)
@@ -242,7 +255,7 @@ def _make(group: list[tuple[int, Foreground]], out: Path, recipes: tuple[str, ..
 def _composites(
     index: int, foreground: Foreground, out: Path, recipes: tuple[str, ...], per_mask: int, seed: int
 ) -> list[dict]:
-    photo, mask = open_image(foreground.photo, "photo").convert("RGB"), _read_mask(foreground.mask)
+    photo, mask = read_photo(foreground.photo, "photo").convert("RGB"), _read_mask(foreground.mask)
     region, corner = _region(photo, mask)
     name, rows = foreground.photo.stem, []
     for version in range(1, per_mask + 1):
