@@ -14,7 +14,7 @@ from hdnet_lib.metrics import score
 from hdnet_lib.plots import plot_shifts, show_images, use_style
 
 FIGURES = Path(__file__).parents[1] / "figures"
-SHOWN = ("MiniPhotometric/china_1_2", "MiniTransfer/chelsea_4_2", "MiniPhotometric/coffee_1_1")
+SHOWN = ("Change/china_1_2", "Transfer/chelsea_4_2", "Transfer/coffee_1_1")
 
 
 def composite_shifts() -> None:
