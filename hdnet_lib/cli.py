@@ -85,7 +85,12 @@ def _harmonize(parsed: argparse.Namespace) -> None:
     save_image(harmonize(load_model(parsed.model), parsed.composite, parsed.mask, parsed.working_size), parsed.output)
 
 
-def _stages(text: str) -> tuple[tuple[int, int], ...]:
+def parse_stages(text: str) -> tuple[tuple[int, int], ...]:
+    """``128:64000,256:5120`` as ((128, 64000), (256, 5120)).
+
+    Raises:
+        ValueError: it does not look like that.
+    """
     try:
         stages = tuple(tuple(int(number) for number in stage.split(":")) for stage in text.split(","))
         if any(len(stage) != 2 or min(stage) < 1 for stage in stages):
@@ -99,7 +104,7 @@ def _train(parsed: argparse.Namespace) -> None:
     names = {field.name for field in fields(TrainingConfig)}
     given = {name: value for name, value in vars(parsed).items() if name in names and value is not None}
     if parsed.stages:
-        given["stages"] = _stages(parsed.stages)
+        given["stages"] = parse_stages(parsed.stages)
     if train(replace(PRESETS[parsed.preset], **given), parsed.output, parsed.minutes) is None:
         print(f"Stopped after {parsed.minutes:g} minutes; give the same command again to go on.")
 

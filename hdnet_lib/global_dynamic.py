@@ -17,12 +17,13 @@ class GlobalDynamic(nn.Module):
     Args:
         channels: C of the feature map; the kernels are C x C.
         learned_mask: HDNet*: predict the region mask instead of taking the given one.
+        constant: a control, to measure what the steering is worth: the same kernels for every image.
     """
 
-    def __init__(self, channels: int, learned_mask: bool = False) -> None:
+    def __init__(self, channels: int, learned_mask: bool = False, constant: bool = False) -> None:
         super().__init__()
         self.channels = channels
-        self.squeeze = nn.Conv2d(channels, 4, kernel_size=1)
+        self.squeeze = None if constant else nn.Conv2d(channels, 4, kernel_size=1)
         self.expand = nn.Conv2d(4, 2 * channels * channels, kernel_size=1, groups=2)
         self.guide = GuideMask(channels) if learned_mask else None
 
@@ -42,6 +43,8 @@ class GlobalDynamic(nn.Module):
 
     def steering(self, feature: Tensor) -> Tensor:
         """The four scalars in (0, 1) that steer the kernels, (B, 4, 1, 1): two for W_f, two for W_b."""
+        if self.squeeze is None:
+            return feature.new_full((len(feature), 4, 1, 1), 0.5)
         return self.squeeze(feature.mean(dim=(2, 3), keepdim=True)).sigmoid()
 
     def region_mask(self, feature: Tensor, mask: Tensor) -> Tensor:

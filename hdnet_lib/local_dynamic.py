@@ -1,5 +1,6 @@
 """LD, the local dynamic module (section 3.2, Eq. 2 to 5)."""
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from hdnet_lib.rain import resize_mask
 
-FORMULATIONS = ("paper", "released")
+FORMULATIONS = ("paper", "released", "random", "zero")
 
 
 class Matches(NamedTuple):
@@ -36,12 +37,14 @@ class LocalDynamic(nn.Module):
     - an image with fewer than K background positions uses those it has (the others get weight 0);
     - an image with no foreground or no background position at this size passes unchanged.
 
-    ``formulation="released"`` does what the authors' code does instead (see :meth:`_released`).
+    ``formulation="released"`` does what the authors' code does instead (see :meth:`_released`). Two more are
+    controls, to measure what the matching is worth: "random" matches with random background positions (the same
+    ones every time), "zero" has a reference of zeros, which leaves a 1x1 convolution of the foreground.
 
     Args:
         channels: C of the feature map.
         k: number of neighbours, at least 1.
-        formulation: "paper" or "released".
+        formulation: "paper", "released", "random" or "zero".
     """
 
     def __init__(self, channels: int, k: int = 1, formulation: str = "paper") -> None:
@@ -60,7 +63,10 @@ class LocalDynamic(nn.Module):
         if self.formulation == "released":
             return self._released(feature, mask)
         matches = self.match(feature, mask)
-        fused = self.fuse(self.reference(feature, matches), feature.flatten(2))  # (B, C, N)
+        reference = self.reference(feature, matches)
+        if self.formulation == "zero":
+            reference = torch.zeros_like(reference)
+        fused = self.fuse(reference, feature.flatten(2))  # (B, C, N)
         replace = ~matches.background & matches.background.any(dim=1, keepdim=True)  # (B, N)
         return torch.where(replace.unsqueeze(1), fused, feature.flatten(2)).view_as(feature)
 
@@ -69,6 +75,8 @@ class LocalDynamic(nn.Module):
         background = (resize_mask(mask, feature) < 0.5).flatten(1)  # (B, N)
         unit = F.normalize(feature.flatten(2), dim=1)  # (B, C, N)
         similarity = unit.transpose(1, 2) @ unit  # (B, N, N)
+        if self.formulation == "random":
+            similarity = _noise(similarity.shape[1]).to(similarity).expand_as(similarity)
 
         # A finite floor, so that an image without background gives no NaN.
         floor = torch.finfo(similarity.dtype).min
@@ -109,3 +117,9 @@ class LocalDynamic(nn.Module):
         weights = nearest.values.reshape(batch, 1, k, positions).softmax(dim=3)  # the wrong axis
         fused = self.fuse((weights * chosen).sum(dim=2), values).view_as(feature)
         return fused * mask + feature * (1 - mask)
+
+
+@cache
+def _noise(positions: int) -> Tensor:
+    """Similarities (N, N) that mean nothing, the same in every run."""
+    return torch.rand(positions, positions, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -37,16 +37,17 @@ class EncoderStage(nn.Module):
 
 
 class DecoderStage(nn.Module):
-    """ReLU, transposed convolution without bias, RAIN."""
+    """ReLU, transposed convolution without bias, RAIN (or, as a control, instance norm)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, use_rain: bool = True) -> None:
         super().__init__()
         self.conv = nn.ConvTranspose2d(inputs, outputs, kernel, stride, padding=1, bias=False)
-        self.rain = RAIN(outputs)
+        self.rain = RAIN(outputs) if use_rain else None
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, inputs, H, W) and the mask -> (B, outputs, H x stride, W x stride)."""
-        return self.rain(self.conv(F.relu(x)), mask)
+        x = self.conv(F.relu(x))
+        return F.instance_norm(x) if self.rain is None else self.rain(x, mask)
 
 
 class HDNet(nn.Module):
@@ -55,10 +56,13 @@ class HDNet(nn.Module):
     Args:
         width: channels after the first convolution: 32 for HDNet, 8 for HDNet-lite.
         k: K of the local dynamic module.
-        local_dynamic: "paper" (Eq. 2 to 5) or "released" (what the authors' code computes).
+        local_dynamic: "paper" (Eq. 2 to 5), "released" (what the authors' code computes), or the controls
+            "random" and "zero" of :class:`~hdnet_lib.local_dynamic.LocalDynamic`.
         use_local_dynamic: whether the network has the local dynamic module at all.
-        decoder_module: what follows the last three skip connections: "mgd", "sa" or None.
+        decoder_module: what follows the last three skip connections: "mgd", "sa", None, or the control
+            "mgd-constant", whose kernels are the same for every image.
         learned_mask: HDNet*: the MGDs predict their mask.
+        use_rain: whether the decoder normalises by RAIN, or, as a control, by plain instance norm.
 
     Raises:
         ValueError: an argument is out of range.
@@ -72,12 +76,13 @@ class HDNet(nn.Module):
         use_local_dynamic: bool = True,
         decoder_module: str | None = "mgd",
         learned_mask: bool = False,
+        use_rain: bool = True,
     ) -> None:
         super().__init__()
         if not isinstance(width, int) or width < 1:
             raise ValueError(f"width must be a whole number of at least 1, not {width!r}.")
-        if decoder_module not in ("mgd", "sa", None):
-            raise ValueError(f"decoder_module must be 'mgd', 'sa' or None, not {decoder_module!r}.")
+        if decoder_module not in ("mgd", "mgd-constant", "sa", None):
+            raise ValueError(f"decoder_module must be 'mgd', 'mgd-constant', 'sa' or None, not {decoder_module!r}.")
         if learned_mask and decoder_module != "mgd":
             raise ValueError("learned_mask needs decoder_module='mgd': only the MGDs use a learned mask.")
         bottom = 8 * width
@@ -97,13 +102,14 @@ class HDNet(nn.Module):
         channels = bottom
         skips = [multiple * width for multiple, _, _ in reversed(ENCODER)]
         for index, ((multiple, kernel, stride), skip) in enumerate(zip(DECODER, skips, strict=True)):
-            self.decoder.append(DecoderStage(channels, multiple * width, kernel, stride))
+            self.decoder.append(DecoderStage(channels, multiple * width, kernel, stride, use_rain))
             channels = skip + multiple * width
             if decoder_module and index >= len(DECODER) - 3:
-                module = (
-                    GlobalDynamic(channels, learned_mask) if decoder_module == "mgd" else SpatialAttention(channels)
+                self.dynamics[str(index)] = (
+                    SpatialAttention(channels)
+                    if decoder_module == "sa"
+                    else GlobalDynamic(channels, learned_mask, constant=decoder_module == "mgd-constant")
                 )
-                self.dynamics[str(index)] = module
         self.output = nn.ConvTranspose2d(channels, 3, 3, padding=1)
         self.apply(_initialise)
 
@@ -130,14 +136,14 @@ class HDNet(nn.Module):
             "output": raw output (B, 3, H, W).
             "features": feature maps by name, in order: "encoder0" to "encoder6", "bottleneck",
                 "local_dynamic", "decoder0" to "decoder6" (skip included), "dynamic4" to "dynamic6".
-            "matches": LD's :class:`~hdnet_lib.local_dynamic.Matches`; None without LD and with
-                ``local_dynamic="released"``, which matches otherwise.
+            "matches": LD's :class:`~hdnet_lib.local_dynamic.Matches`; None without LD, with
+                ``local_dynamic="released"``, which matches otherwise, and with "zero", which uses none.
             "kernels": (W_f, W_b) of each MGD by decoder stage ("4", "5", "6"), each (B, C, C).
         """
         features: dict[str, Tensor] = {}
         output = self._run(composite, mask, features)
         ld = self.local_dynamic
-        matched = ld is not None and ld.formulation == "paper"
+        matched = ld is not None and ld.formulation in ("paper", "random")
         return {
             "output": output,
             "features": features,

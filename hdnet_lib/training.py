@@ -127,7 +127,7 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     total_pixels = sum(side**2 for side in plan)
     validation = _pool(config, "validation", sides[0], accelerator.device).composites(range(128))
 
-    run = _Run(config, output, model, average, optimiser)
+    run = _Run(config, output, len(plan), model, average, optimiser)
     run.resume()
     prepared, prepared_optimiser = accelerator.prepare(model, optimiser)
     batches = _batches(config, plan, run.step, pool, accelerator)
@@ -170,16 +170,44 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     return load_weights(output)
 
 
+def read_log(output: Path) -> list[dict]:
+    """The lines of the log of the run that writes ``output``, numbers as numbers; none before its first validation."""
+    state = _state(output.with_suffix(".checkpoint"))
+    return state["log"] if state else []
+
+
+def finished(output: Path) -> bool:
+    """Whether the run that writes ``output`` has made all its steps."""
+    state = _state(output.with_suffix(".checkpoint"))
+    return bool(state) and state["log"][-1]["step"] == state["steps"]
+
+
+def _state(checkpoint: Path) -> dict | None:
+    if not checkpoint.is_file():
+        return None
+    try:
+        with safe_open(checkpoint, "pt") as file:
+            return json.loads(file.metadata()["state"])
+    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{checkpoint}: the checkpoint cannot be read: {reason(error)}.") from None
+
+
 class _Run:
     """What a run has reached, and its three files."""
 
     def __init__(
-        self, config: TrainingConfig, output: Path, model: HDNet, average: AveragedModel, optimiser: torch.optim.Adam
+        self,
+        config: TrainingConfig,
+        output: Path,
+        steps: int,
+        model: HDNet,
+        average: AveragedModel,
+        optimiser: torch.optim.Adam,
     ) -> None:
         self.config, self.output = config, output
         self.checkpoint = output.with_suffix(".checkpoint")
         self.model, self.average, self.optimiser = model, average, optimiser
-        self.step, self.log = 0, []
+        self.steps, self.step, self.log = steps, 0, []
 
     def resume(self) -> None:
         """Go to where the checkpoint is, if there is one."""
@@ -189,12 +217,7 @@ class _Run:
                     f"{self.output} exists already and has no checkpoint to go on from: choose another name."
                 )
             return
-        try:
-            with safe_open(self.checkpoint, "pt") as file:
-                state = json.loads(file.metadata()["state"])
-            tensors = load_file(self.checkpoint)
-        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{self.checkpoint}: the checkpoint cannot be read: {reason(error)}.") from None
+        state, tensors = _state(self.checkpoint), load_file(self.checkpoint)
         mine, theirs = (json.loads(json.dumps(x)) for x in (_deciding(self.config), state["config"]))
         if different := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
             raise ValueError(
@@ -235,7 +258,7 @@ class _Run:
                 writer.writeheader()
                 writer.writerows(self.log)
             with replacing(self.checkpoint) as part:
-                state = json.dumps({"config": _deciding(self.config), "log": self.log})
+                state = json.dumps({"config": _deciding(self.config), "steps": self.steps, "log": self.log})
                 save_file(_contiguous(self._tensors()), part, metadata={"state": state})
         except (OSError, SafetensorError) as error:
             raise ValueError(

@@ -223,7 +223,7 @@ class PhotoPool(Pool):
     ) -> None:
         super().__init__(part, size, device, "photos")
         self.side = size + size // 16
-        self._pairs = _read_table(Path(table), validation=part == "validation")
+        self._pairs = _pairs(Path(table), part)
         if resident is None:
             resident = len(self._pairs) * self.side**2 * 4 <= RESIDENT_LIMIT
         kinds, borders, usable, kept = [], [], [], []
@@ -354,7 +354,12 @@ def _held_out(photos: Sequence[str]) -> list[bool]:
     return [photo in chosen for photo in photos]
 
 
-def _read_table(table: Path, validation: bool) -> list[tuple[Path, Path | None]]:
+def read_table(table: Path) -> list[tuple[str, list[str]]]:
+    """The photos and masks of a pool's table: paths relative to it, as they stand there.
+
+    Raises:
+        ValueError: the table cannot be used, or names a file that does not exist.
+    """
     if not table.is_file():
         raise ValueError(f"{table}: there is no such file; a pool is a CSV file with the columns image and masks.")
     try:
@@ -366,18 +371,24 @@ def _read_table(table: Path, validation: bool) -> list[tuple[Path, Path | None]]
         raise ValueError(f"{table}: needs the columns image and masks, separated by a comma, and at least one row.")
     if surplus := [row["image"] for row in rows if None in row]:
         raise ValueError(f"{table}: the row of {surplus[0]} has too many commas: separate masks by spaces.")
-    if len(rows) < 2:
+    photos = [(Path(row["image"]).as_posix(), (row["masks"] or "").split()) for row in rows]
+    for name in dict.fromkeys(name for photo, masks in photos for name in (photo, *masks)):
+        if not (table.parent / name).is_file():
+            raise ValueError(f"{table}: names {table.parent / name}, which does not exist.")
+    return photos
+
+
+def _pairs(table: Path, part: str) -> list[tuple[Path, Path | None]]:
+    """The photos of one part, each with each of its masks, or with None."""
+    photos = read_table(table)
+    if len(photos) < 2:
         raise ValueError(f"{table}: needs at least two photos: one is kept aside for validation.")
-    held_out = _held_out([Path(row["image"]).as_posix() for row in rows])
-    chosen = [row for row, out in zip(rows, held_out, strict=True) if out == validation]
+    held_out = _held_out([photo for photo, _ in photos])
+    chosen = [row for row, out in zip(photos, held_out, strict=True) if out == (part == "validation")]
     if not chosen:
         raise ValueError(f"{table}: every photo falls into the validation part: add photos.")
-    pairs = [
-        (table.parent / row["image"], table.parent / mask if mask else None)
-        for row in chosen
-        for mask in (row["masks"] or "").split() or [None]
+    return [
+        (table.parent / photo, table.parent / mask if mask else None)
+        for photo, masks in chosen
+        for mask in masks or [None]
     ]
-    for path in {path for pair in pairs for path in pair if path is not None}:
-        if not path.is_file():
-            raise ValueError(f"{table}: names {path}, which does not exist.")
-    return pairs

@@ -1,0 +1,69 @@
+"""Measure training speed, beside a plain float32 step of the released formulation in the same run.
+
+    python data_scripts/benchmark_training.py [--device cuda] [--batch-size 16] [--size 256] [--models hdnet-lite hdnet]
+
+Also the share of the device's matrix rate that a step reaches: the arithmetic of one forward pass, counted by
+PyTorch, three times over (forward and both backward passes), by the time and by the rate of a large bf16 product.
+"""
+
+import argparse
+import sys
+
+import pandas as pd
+import torch
+from benchmark_data import seconds, training_step
+from torch.utils.flop_counter import FlopCounterMode
+
+from hdnet_lib import create_model, list_models, paste
+from hdnet_lib.cli import at_least
+from hdnet_lib.data.pool import Composites
+from hdnet_lib.losses import foreground_mse
+
+
+def matrix_rate(device: torch.device, repeats: int) -> float:
+    """Operations a second of a large bf16 matrix product."""
+    side = 8192 if device.type == "cuda" else 2048
+    one, other = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
+    return 2 * side**3 / seconds(lambda _: one @ other, device, repeats)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--size", type=at_least(16), default=256)
+    parser.add_argument("--batch-size", type=at_least(1), default=16)
+    parser.add_argument("--models", nargs="+", choices=list_models(), default=["hdnet-lite", "hdnet"])
+    parser.add_argument("--repeats", type=at_least(1), default=5)
+    arguments = parser.parse_args()
+    device, count = torch.device(arguments.device), arguments.batch_size
+    composite, real = torch.rand(2, count, 3, arguments.size, arguments.size, device=device) * 2 - 1
+    mask = torch.zeros(count, 1, arguments.size, arguments.size, device=device)
+    mask[..., arguments.size // 4 : arguments.size // 2, arguments.size // 4 : arguments.size // 2] = 1
+    batch = Composites(composite, mask, real)
+    rate = matrix_rate(device, arguments.repeats)
+    print(f"{arguments.size} px, batches of {count}, {device}, {torch.get_num_threads()} threads; "
+          f"bf16 products reach {rate / 1e12:.2f} TFLOP/s")  # fmt: skip
+
+    rows = []
+    for name in arguments.models:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            create_model(name)(composite[:1].cpu(), mask[:1].cpu())
+        work = 3 * counter.get_total_flops() * count
+        released = create_model(name, local_dynamic="released").to(device)
+        optimiser = torch.optim.Adam(released.parameters())
+
+        def plain(_: int, model=released, optimiser=optimiser) -> None:
+            optimiser.zero_grad()
+            foreground_mse(paste(model(composite, mask), composite, mask), real, mask).backward()
+            optimiser.step()
+
+        slow = seconds(plain, device, arguments.repeats)
+        fast = seconds(training_step(name, batch, device), device, arguments.repeats)
+        rows.append((name, count / slow, count / fast, slow / fast, f"{work / fast / rate:.1%}"))
+    columns = ["model", "released, fp32 (images/s)", "ours (images/s)", "ratio", "share of the matrix rate"]
+    print(pd.DataFrame(rows, columns=columns).round(2).to_string(index=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

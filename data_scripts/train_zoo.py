@@ -1,0 +1,92 @@
+"""Train the zoo: every line of zoo.csv, for each of its seeds, as a queue that can be stopped and started again.
+
+    python data_scripts/train_zoo.py POOL OUT [--rows 1 2] [--scale 0.1] [--minutes 9] [--parallel 4] [--device cuda]
+
+Runs of one row share their seeds, so that differences are paired: all entries with seed 0 come before those with
+seed 1. ``--scale`` multiplies the number of composites of every run; each weights file records what it had.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+
+from hdnet_lib.cli import at_least, parse_stages
+from hdnet_lib.training import TrainingConfig, finished, read_log, train
+
+ZOO = Path(__file__).parent / "zoo.csv"
+
+
+def runs(rows: list[int], pool: str, scale: float, device: str) -> list[tuple[str, TrainingConfig]]:
+    """Name and config of every run, in the order of the queue."""
+    with ZOO.open(newline="") as file:
+        entries = [entry for entry in csv.DictReader(file) if int(entry["row"]) in rows]
+    queue = []
+    for entry in entries:
+        batch = int(entry["batch_size"])
+        stages = tuple((side, max(batch, round(count * scale))) for side, count in parse_stages(entry["stages"]))
+        for seed in map(int, entry["seeds"].split()):
+            config = TrainingConfig(
+                model=entry["model"], overrides=json.loads(entry["overrides"]), data=pool, stages=stages,
+                batch_size=batch, learning_rate=float(entry["learning_rate"]), seed=seed, device=device)  # fmt: skip
+            queue.append((int(entry["row"]), seed, f"{entry['name']}-s{seed}", config))
+    return [(name, config) for _, _, name, config in sorted(queue, key=lambda run: run[:2])]
+
+
+def work(config: TrainingConfig, output: Path, deadline: float) -> str:
+    """Go on with one run until the deadline; what went wrong, or nothing."""
+    minutes = (deadline - time.time()) / 60
+    if minutes <= 0:
+        return ""
+    with output.with_suffix(".log").open("a") as log, redirect_stderr(log):
+        try:
+            train(config, output, minutes)
+        except (ValueError, FloatingPointError) as error:
+            return f"{output.stem}: {error}"
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("pool", help="CSV table of photos and masks, or a data set")
+    parser.add_argument("out", type=Path, help="folder of weights, logs and checkpoints; made if it is not there")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 3, 4], help="of zoo.csv (all)")
+    parser.add_argument("--scale", type=float, default=1.0, help="times the composites of each run (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; start again to go on")
+    parser.add_argument("--parallel", type=at_least(1), default=1, help="runs side by side (%(default)s)")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    deadline = time.time() + arguments.minutes * 60
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    queue = runs(arguments.rows, arguments.pool, arguments.scale, arguments.device)
+    if not queue:
+        parser.error(f"zoo.csv has no row {' or '.join(map(str, arguments.rows))}.")
+    outputs = {name: arguments.out / f"{name}.safetensors" for name, _ in queue}
+    open_runs = [(config, outputs[name]) for name, config in queue if not finished(outputs[name])]
+    # A fresh process for every run: a GPU cannot be used by a fork.
+    with ProcessPoolExecutor(arguments.parallel, mp_context=get_context("spawn"), max_tasks_per_child=1) as executor:
+        jobs = [executor.submit(work, config, output, deadline) for config, output in open_runs]
+        problems = [text for text in (job.result() for job in jobs) if text]
+
+    rows = []
+    for name, _ in queue:
+        log = read_log(outputs[name])
+        best = max((row["validation_psnr"] for row in log), default=float("nan"))
+        last = log[-1] if log else {"step": 0, "seconds": 0}
+        rows.append((name, "done" if finished(outputs[name]) else "open", last["step"], last["seconds"], best))
+    columns = ["run", "state", "steps", "seconds", "best_validation_psnr"]
+    print(pd.DataFrame(rows, columns=columns).round(2).to_string(index=False))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The queue of the zoo, the controls that it trains, and the packed pool."""
+
+import csv
+import json
+import tarfile
+
+import numpy as np
+import pack_pool
+import pytest
+import torch
+import train_zoo
+from conftest import random_inputs
+
+from hdnet_lib import create_model
+from hdnet_lib.cli import parse_stages
+from hdnet_lib.data.pool import PhotoPool
+from hdnet_lib.local_dynamic import LocalDynamic
+from hdnet_lib.registry import load_weights
+from hdnet_lib.training import finished, read_log
+
+ENTRIES = list(csv.DictReader(train_zoo.ZOO.open(newline="")))
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry["name"])
+def test_every_entry_is_a_model_that_trains(entry):
+    model = create_model(entry["model"], **(json.loads(entry["overrides"]) | {"width": 2}))
+    composite, mask = random_inputs(batch=2)
+    model(composite, mask).square().mean().backward()
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert unused == []
+    assert parse_stages(entry["stages"])
+
+
+def test_the_queue_pairs_seeds_and_names_every_run_once():
+    queue = train_zoo.runs([1, 2, 3, 4], "pool.csv", 0.5, "cpu")
+    names = [name for name, _ in queue]
+    assert len(set(names)) == len(names) == sum(len(entry["seeds"].split()) for entry in ENTRIES)
+    assert names[:2] == ["hdnet-s0", "hdnet-lite-s0"]
+    seeds = [config.seed for name, config in queue if name.startswith("w8-") and "k" not in name.split("-")[1]]
+    row_two = [config.seed for _, config in train_zoo.runs([2], "pool.csv", 1, "cpu")]
+    assert row_two == sorted(row_two)
+    assert set(seeds) == {0, 1, 2}
+    config = dict(queue)["w8-hdnet-s1"]
+    assert (config.stages, config.overrides, config.seed) == (((128, 32000),), {"width": 8}, 1)
+
+
+def test_the_queue_is_stopped_and_goes_on(table, tmp_path, monkeypatch, capsys):
+    zoo = tmp_path / "zoo.csv"
+    header = ",".join(ENTRIES[0])
+    lines = [f'1,{name},hdnet-nano,"{{""k"": {k}}}",16:800,8,0.003,0 1,why' for name, k in (("one", 1), ("three", 3))]
+    zoo.write_text("\n".join([header, *lines]))
+    monkeypatch.setattr(train_zoo, "ZOO", zoo)
+
+    def queue(*options):
+        arguments = [str(table), str(tmp_path / "out"), "--device", "cpu", "--scale", "0.02", *options]
+        monkeypatch.setattr("sys.argv", ["train_zoo.py", *arguments])
+        return train_zoo.main(), capsys.readouterr().out
+
+    status, output = queue("--minutes", "0")
+    assert (status, output.count("open")) == (0, 4)
+    status, output = queue("--parallel", "2")
+    assert (status, output.count("done")) == (0, 4)
+    outputs = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert [path.stem for path in outputs] == ["one-s0", "one-s1", "three-s0", "three-s1"]
+    assert all(finished(path) and read_log(path)[-1]["step"] == 2 for path in outputs)
+    assert load_weights(outputs[-1]).local_dynamic.k == 3
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert queue()[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    outputs[0].with_suffix(".checkpoint").unlink()
+    status, _ = queue()
+    assert status == 1  # weights without a checkpoint are not overwritten
+
+
+# --- controls
+
+
+def test_a_reference_of_zeros_ignores_the_background():
+    torch.manual_seed(0)
+    module = LocalDynamic(4, formulation="zero")
+    feature, mask = torch.randn(1, 4, 8, 8), torch.zeros(1, 1, 8, 8)
+    mask[..., 2:5, 2:5] = 1
+    other = torch.where(mask == 1, feature, torch.randn(1, 4, 8, 8))
+    inside = (mask == 1).expand_as(feature)
+    assert torch.equal(module(feature, mask)[inside], module(other, mask)[inside])
+    assert torch.equal(module(feature, mask)[~inside], feature[~inside])
+
+
+def test_random_references_are_background_and_the_same_every_time():
+    feature, mask = torch.randn(1, 4, 8, 8), torch.zeros(1, 1, 8, 8)
+    mask[..., 2:5, 2:5] = 1
+    module = LocalDynamic(4, k=3, formulation="random")
+    matches = module.match(feature, mask)
+    assert torch.equal(matches.indices, module.match(torch.randn(1, 4, 8, 8), mask).indices)
+    assert matches.background[0][matches.indices[0]].all()
+    assert len(matches.indices.unique()) > 20
+
+
+def test_constant_kernels_do_not_depend_on_the_image():
+    model = create_model("hdnet-nano", decoder_module="mgd-constant").eval()
+    composite, mask = random_inputs(batch=2)
+    for kernels in model.inspect(composite, mask)["kernels"].values():
+        for kernel in kernels:
+            assert torch.equal(kernel[0], kernel[1])
+
+
+def test_without_rain_there_is_none():
+    names = [name for name, _ in create_model("hdnet-nano", use_rain=False).named_parameters()]
+    assert names
+    assert not any("rain" in name for name in names)
+
+
+# --- packed pool
+
+
+def test_a_packed_pool_is_the_same_pool(table, tmp_path):
+    parts = pack_pool.pack(table, tmp_path / "parts", 34, 40_000)
+    assert len(parts) > 1
+    assert all(part.stat().st_size <= 40_000 for part in parts)
+    for part in parts:
+        with tarfile.open(part) as tar:
+            tar.extractall(tmp_path / "unpacked", filter="data")
+    for name in ("train", "validation"):
+        pools = [PhotoPool(path, name, 32) for path in (table, tmp_path / "unpacked" / "pool.csv")]
+        one, two = ([photo.name for photo, _ in pool._pairs] for pool in pools)
+        assert one == two
+        photos = [pool._resident[0].float() for pool in pools]
+        assert (photos[0] - photos[1]).abs().mean() < 8  # JPEG of noise
+        drawn = slice(1, None) if name == "train" else slice(None)  # the first has a mask made from its pixels
+        masks = [pool._resident[1][drawn].numpy().astype(int) for pool in pools]
+        assert np.abs(masks[0] - masks[1]).mean() < 2
+
+
+def test_a_pool_that_lies_elsewhere_is_not_packed(table, tmp_path):
+    (tmp_path / "deep").mkdir()
+    name = next(tmp_path.glob("photo*.png")).name
+    (tmp_path / "deep" / "pool.csv").write_text(f"image,masks\n../{name},\n")
+    with pytest.raises(ValueError, match="lies outside the table's folder"):
+        pack_pool.pack(tmp_path / "deep" / "pool.csv", tmp_path / "parts", 34, 40_000)
