@@ -60,11 +60,11 @@ WARNINGS = {
 # JPEG compresses composite and real photo apart. That moves single pixels by 20 grey levels and more, but hardly
 # the mean of a neighbourhood; and near the mask, in blocks of 16 pixels, the foreground's new colours leak out.
 NEAR = {True: 16, False: 3}  # with JPEG, without: pixels around the mask that belong to neither region
-BOX = 9  # side of the neighbourhood
+BOX = 9  # side of the neighbourhood, in pixels of the photo
 MOVED = {True: 10, False: 3}  # with JPEG, without: grey levels that are more than compression
 MOVED_SHARE = 0.001  # of a region's neighbourhoods
 STILL = {True: 3, False: 1}  # grey levels: a foreground that moved less, nearly everywhere, is the real photo's
-LARGEST = 1024  # larger photos are shrunk by a whole factor for this comparison
+LARGEST = 320  # larger photos are shrunk by a whole factor for this comparison, which is a mean too
 GREY_SHARE = 0.01  # grey pixels of a mask, as a share of its area
 
 
@@ -211,7 +211,8 @@ def _compare(composite: Image.Image, real: Image.Image, mask: Image.Image, jpeg:
     outside = ~maximum_filter(covered >= 128, 2 * near // factor + 1)
     inside = inside if inside.any() else covered >= 128  # a small object may lie within its own border
     outside = outside if outside.any() else covered < 128
-    moved_inside, moved_outside = (_moved(one - other, region) for region in (inside, outside))
+    box = max(1, round(BOX / factor))
+    moved_inside, moved_outside = (_moved(one - other, region, box) for region in (inside, outside))
     share = (moved_outside > moved).mean()
     if share > MOVED_SHARE:
         detail = f"by {moved_outside.mean():.1f} grey levels on average, {share:.1%} of it by more than {moved}"
@@ -223,10 +224,10 @@ def _compare(composite: Image.Image, real: Image.Image, mask: Image.Image, jpeg:
     return "", ""
 
 
-def _moved(difference: np.ndarray, region: np.ndarray) -> np.ndarray:
+def _moved(difference: np.ndarray, region: np.ndarray, box: int) -> np.ndarray:
     """How far the mean of each neighbourhood in a region moved, in the colour that moved most: (pixels,)."""
-    weight = np.maximum(uniform_filter(region.astype(np.float32), BOX), 1e-6)
-    means = [uniform_filter(difference[..., c] * region, BOX) / weight for c in range(3)]
+    weight = np.maximum(uniform_filter(region.astype(np.float32), box), 1e-6)
+    means = [uniform_filter(difference[..., c] * region, box) / weight for c in range(3)]
     return np.abs(means).max(axis=0)[region]
 
 
