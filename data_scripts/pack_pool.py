@@ -24,6 +24,8 @@ from hdnet_lib.images import read_mask, read_photo
 def pack(table: Path, out: Path, side: int, limit: int) -> list[Path]:
     """Write the parts; returns their paths."""
     rows = read_table(table)
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
     parts, size, tar = [], limit, None
 
@@ -41,8 +43,9 @@ def pack(table: Path, out: Path, side: int, limit: int) -> list[Path]:
 
     for photo, masks in tqdm(rows, unit="photo", desc="packing"):
         # Names stay: they decide which photos are kept aside. A suffix may lie then, but Pillow looks inside.
-        if Path(photo).is_absolute() or ".." in Path(photo).parts:
-            raise ValueError(f"{table}: {photo} lies outside the table's folder, so it cannot be packed.")
+        for name in (photo, *masks):
+            if Path(name).is_absolute() or ".." in Path(name).parts or "," in name:
+                raise ValueError(f"{table}: {name} lies outside the table's folder, or its name holds a comma.")
         add(photo, _encode(read_photo(table.parent / photo, "photo").convert("RGB"), side))
         for mask in masks:
             image = Image.fromarray((read_mask(table.parent / mask, "mask") * 255).astype("uint8"))

@@ -2,8 +2,8 @@
 
     python data_scripts/train_zoo.py POOL OUT [--rows 1 2] [--scale 0.1] [--minutes 9] [--parallel 4] [--device cuda]
 
-Runs of one row share their seeds, so that differences are paired: all entries with seed 0 come before those with
-seed 1. ``--scale`` multiplies the number of composites of every run; each weights file records what it had.
+The entries of a row share their seeds, so that differences are paired: within a row, all with seed 0 come before
+those with seed 1. ``--scale`` multiplies the number of composites of every run; each weights file records what it had.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import csv
 import json
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import redirect_stderr
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from hdnet_lib.cli import at_least, parse_stages
+from hdnet_lib.errors import reason
 from hdnet_lib.training import TrainingConfig, finished, read_log, train
 
 ZOO = Path(__file__).parent / "zoo.csv"
@@ -53,6 +54,12 @@ def work(config: TrainingConfig, output: Path, deadline: float) -> str:
     return ""
 
 
+def outcome(job: Future, output: Path) -> str:
+    """What went wrong with a run, whatever it was, or nothing."""
+    error = job.exception()
+    return f"{output.stem}: {type(error).__name__}: {reason(error)}" if error else job.result()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pool", help="CSV table of photos and masks, or a data set")
@@ -69,11 +76,14 @@ def main() -> int:
     if not queue:
         parser.error(f"zoo.csv has no row {' or '.join(map(str, arguments.rows))}.")
     outputs = {name: arguments.out / f"{name}.safetensors" for name, _ in queue}
-    open_runs = [(config, outputs[name]) for name, config in queue if not finished(outputs[name])]
+    try:
+        open_runs = [(config, outputs[name]) for name, config in queue if not finished(outputs[name])]
+    except ValueError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
     # A fresh process for every run: a GPU cannot be used by a fork.
     with ProcessPoolExecutor(arguments.parallel, mp_context=get_context("spawn"), max_tasks_per_child=1) as executor:
         jobs = [executor.submit(work, config, output, deadline) for config, output in open_runs]
-        problems = [text for text in (job.result() for job in jobs) if text]
+        problems = [text for text in map(outcome, jobs, (output for _, output in open_runs)) if text]
 
     rows = []
     for name, _ in queue:

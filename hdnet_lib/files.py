@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever finds half of one."""
+"""Writing files so that a process that ends midway leaves no half of one."""
 
 import os
 from collections.abc import Iterator

@@ -41,7 +41,7 @@ class TrainingConfig:
     stages: tuple[tuple[int, int], ...] = ((128, 64_000), (256, 5_120))
     """(side in pixels, number of composites) one after the other."""
     epochs: int = 0
-    """If not 0, the run has one stage, of the last side, that goes so many times through the data."""
+    """If not 0, the counts do not matter: one stage, of the last side, goes so many times through the data."""
     batch_size: int = 16
     """Composites of one step, over all processes."""
     learning_rate: float = 3e-3
@@ -91,16 +91,16 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     """Train a model and write ``output`` (safetensors with a JSON header), and beside it a log and a checkpoint.
 
     The log is a CSV file (suffix ``.csv``): at every validation the mean loss since the last one, and the PSNR of
-    128 fixed composites of the validation photos. ``output`` holds the weights of the best validation. The
-    checkpoint (suffix ``.checkpoint``) holds all that the run needs to go on: call again with the same config and
-    it does, to the bit where the hardware repeats itself (one CPU process does).
+    128 fixed composites of the validation photos at the last side. ``output`` holds the weights of the best
+    validation. The checkpoint (suffix ``.checkpoint``) holds all that the run needs to go on: call again with
+    the same config and it does, to the bit where the hardware repeats itself (one CPU process does).
 
     Under ``accelerate launch`` or ``notebook_launcher`` each process makes its part of every batch.
 
     Args:
         config: what to train on what, and how.
         output: file to write; its name ends with ``.safetensors``.
-        minutes: stop after so long, with a checkpoint; the run can be continued.
+        minutes: stop at the first validation after so long; the run can be continued.
 
     Returns:
         The model with the best weights, in evaluation mode on the CPU; None if the time ran out first.
@@ -109,7 +109,7 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
         ValueError: the config or the data cannot be used, or the files cannot be written.
         FloatingPointError: the loss is no longer a number; the files keep the last good state.
     """
-    output = Path(output)
+    output, started = Path(output), time.monotonic()
     _check(config, output)
     accelerator = _accelerator(config)
     torch.manual_seed(config.seed)
@@ -120,19 +120,23 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
 
-    sides = [side for side, _ in config.stages]
-    pool = _pool(config, "train", sides[0], accelerator.device)
-    stages = ((sides[-1], config.epochs * len(pool)),) if config.epochs else config.stages
+    last_side = config.stages[-1][0]
+    stages = config.stages
+    if config.epochs:
+        stages = ((last_side, config.epochs * len(_pool(config, "train", last_side, accelerator.device))),)
     plan = [side for side, count in stages for _ in range(count // config.batch_size)]
     total_pixels = sum(side**2 for side in plan)
-    validation = _pool(config, "validation", sides[0], accelerator.device).composites(range(128))
+    if not plan:
+        raise ValueError(f"the data give no whole batch of {config.batch_size}: choose a smaller batch or more epochs.")
+    # At the last side: the weights that are best there are the ones to keep.
+    validation = _pool(config, "validation", last_side, accelerator.device).composites(range(128))
 
     run = _Run(config, output, len(plan), model, average, optimiser)
     run.resume()
     prepared, prepared_optimiser = accelerator.prepare(model, optimiser)
-    batches = _batches(config, plan, run.step, pool, accelerator)
+    batches = _batches(config, plan, run.step, accelerator)
     pixels = sum(side**2 for side in plan[: run.step])
-    started, earlier = time.monotonic(), run.log[-1]["seconds"] if run.log else 0
+    earlier = run.log[-1]["seconds"] if run.log else 0
     total, counted = torch.zeros((), device=accelerator.device), 0
     progress = tqdm(
         initial=run.step, total=len(plan), desc=f"training {config.model}", unit="step",
@@ -155,10 +159,12 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
         if step % config.validate_every == 0 or step == len(plan):
             mean = accelerator.reduce(total / counted, reduction="mean").item()
             total, counted = torch.zeros_like(total), 0
-            if not math.isfinite(mean):
-                raise FloatingPointError(f"The loss became {mean} at step {step}; try a lower learning rate.")
+            psnr = _psnr(average.module, *validation)  # in every process, so that all see the same failure
+            if not math.isfinite(mean) or not math.isfinite(psnr):
+                raise FloatingPointError(
+                    f"The loss became {mean} and the PSNR {psnr} at step {step}; try a lower learning rate."
+                )
             if accelerator.is_main_process:
-                psnr = _psnr(average.module, *validation)
                 progress.set_postfix(loss=f"{mean:.4f}", psnr=f"{psnr:.2f} dB")
                 run.save(step, side, round(earlier + time.monotonic() - started), mean, psnr)
             late = torch.tensor(float(time.monotonic() - started > minutes * 60), device=accelerator.device)
@@ -179,7 +185,7 @@ def read_log(output: Path) -> list[dict]:
 def finished(output: Path) -> bool:
     """Whether the run that writes ``output`` has made all its steps."""
     state = _state(output.with_suffix(".checkpoint"))
-    return bool(state) and state["log"][-1]["step"] == state["steps"]
+    return bool(state) and state["log"][-1]["step"] == state["steps"] and output.is_file()
 
 
 def _state(checkpoint: Path) -> dict | None:
@@ -212,19 +218,36 @@ class _Run:
     def resume(self) -> None:
         """Go to where the checkpoint is, if there is one."""
         if not self.checkpoint.is_file():
-            if self.output.exists():
-                raise ValueError(
-                    f"{self.output} exists already and has no checkpoint to go on from: choose another name."
-                )
+            # Weights without a checkpoint are this run's own if it was ended between writing the two.
+            if self.output.exists() and not self._wrote(self.output):
+                raise ValueError(f"{self.output} exists and has no checkpoint to go on from: choose another name.")
             return
-        state, tensors = _state(self.checkpoint), load_file(self.checkpoint)
+        state = _state(self.checkpoint)
         mine, theirs = (json.loads(json.dumps(x)) for x in (_deciding(self.config), state["config"]))
         if different := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
             raise ValueError(
                 f"{self.checkpoint}: this run had another {', '.join(different)}: give the same again to go on with "
                 "it, or another output."
             )
+        if state["steps"] != self.steps:
+            raise ValueError(
+                f"{self.checkpoint}: this run had {state['steps']} steps, now there are {self.steps}: its data changed."
+            )
         self.step, self.log = state["log"][-1]["step"], state["log"]
+        try:
+            self._load(load_file(self.checkpoint))
+        except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+            raise ValueError(f"{self.checkpoint}: the checkpoint does not fit the model: {reason(error)}.") from None
+
+    def _wrote(self, output: Path) -> bool:
+        try:
+            with safe_open(output, "pt") as file:
+                config = json.loads(file.metadata()["config"])
+        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+            return False
+        return {**config, "device": ""} == json.loads(json.dumps(_deciding(self.config)))
+
+    def _load(self, tensors: dict[str, Tensor]) -> None:
         self.model.load_state_dict(_part(tensors, "model."))
         self.average.load_state_dict(_part(tensors, "average."))
         for name, parameter in self.model.named_parameters():
@@ -234,15 +257,16 @@ class _Run:
                 "exp_avg": torch.empty_like(parameter).copy_(tensors[f"first.{name}"]),
                 "exp_avg_sq": torch.empty_like(parameter).copy_(tensors[f"second.{name}"]),
             }
-        torch.set_rng_state(tensors["rng"])
 
     def save(self, step: int, side: int, seconds: int, loss: float, psnr: float) -> None:
         """Write log, best weights and checkpoint, each whole or not at all, the checkpoint last."""
-        best = max((row["validation_psnr"] for row in self.log), default=-math.inf)
+        best = (
+            max((row["validation_psnr"] for row in self.log), default=-math.inf) if self.output.is_file() else -math.inf
+        )
         row = {"step": step, "side": side, "seconds": seconds, "loss": loss, "validation_psnr": psnr}
         self.step, self.log = step, [*self.log, row]
         try:
-            if psnr > best or not self.output.is_file():
+            if psnr > best:
                 header = {
                     "config": json.dumps(asdict(self.config)),
                     "steps": str(step),
@@ -272,7 +296,6 @@ class _Run:
             | {f"average.{name}": value for name, value in self.average.state_dict().items()}
             | {f"first.{name}": state["exp_avg"] for name, state in moments.items()}
             | {f"second.{name}": state["exp_avg_sq"] for name, state in moments.items()}
-            | {"rng": torch.get_rng_state()}
         )
 
 
@@ -335,9 +358,11 @@ def _check(config: TrainingConfig, output: Path) -> None:
 
 
 def _accelerator(config: TrainingConfig) -> Accelerator:
-    if PartialState().num_processes == 1:  # a second run in one process, as in a notebook, may have another device
-        AcceleratorState._reset_state(reset_partial_state=True)
     cpu = config.device == "cpu" or not torch.cuda.is_available()
+    if (
+        PartialState(cpu=cpu).num_processes == 1
+    ):  # a second run in one process, as in a notebook, may have another device
+        AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if config.precision == "bf16" else "no")
     if config.batch_size % accelerator.num_processes:
         raise ValueError(
@@ -351,19 +376,17 @@ def _pool(config: TrainingConfig, part: str, side: int, device: torch.device) ->
     return kind(config.data, part, side, device)
 
 
-def _batches(
-    config: TrainingConfig, plan: list[int], first: int, pool: Pool, accelerator: Accelerator
-) -> Iterator[Composites]:
+def _batches(config: TrainingConfig, plan: list[int], first: int, accelerator: Accelerator) -> Iterator[Composites]:
     """This process's part of every batch from step ``first`` on; the composites are numbered through all stages."""
     share = config.batch_size // accelerator.num_processes
     offset = accelerator.process_index * share
     while first < len(plan):
         side = plan[first]
         last = next((step for step in range(first, len(plan)) if plan[step] != side), len(plan))
-        if pool.size != side:
-            pool = _pool(config, "train", side, accelerator.device)
+        pool = _pool(config, "train", side, accelerator.device)
         starts = (step * config.batch_size + offset for step in range(first, last))
         yield from pool.batches((range(start, start + share) for start in starts), config.seed)
+        del pool  # before the next is read
         first = last
 
 

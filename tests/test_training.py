@@ -2,9 +2,11 @@ import csv
 import json
 import math
 import random
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -140,6 +142,65 @@ def test_a_killed_run_goes_on_to_the_same_end(table, tmp_path):
     assert same_run(whole, killed)
 
 
+@pytest.mark.parametrize("last", ["safetensors", "csv", "checkpoint"])
+def test_a_run_killed_while_it_saves_for_the_first_time_goes_on(table, tmp_path, monkeypatch, last):
+    """Ended right after each of the three files."""
+    output, whole, real = tmp_path / "w.safetensors", tmp_path / "whole.safetensors", training.replacing
+
+    @contextmanager
+    def ends(path):
+        with real(path) as part:
+            yield part
+        if path.suffix == f".{last}":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "replacing", ends)
+    with pytest.raises(KeyboardInterrupt):
+        run(table, output, **LONG)
+    monkeypatch.undo()
+    run(table, output, **LONG)
+    run(table, whole, **LONG)
+    assert same_run(whole, output)
+
+
+def test_validation_is_at_the_last_side(table, tmp_path, monkeypatch):
+    sides = []
+    monkeypatch.setattr(training, "_psnr", lambda _, composite, *rest: sides.append(composite.shape[-1]) or 20.0)
+    run(table, tmp_path / "w.safetensors")
+    assert set(sides) == {32}
+
+
+def test_weights_that_are_no_numbers_are_never_saved(table, tmp_path):
+    output = tmp_path / "w.safetensors"
+    with pytest.raises(FloatingPointError, match="try a lower learning rate"):
+        run(table, output, learning_rate=1e30, validate_every=1)
+    for path in tmp_path.glob("w.*"):
+        assert path.suffix == ".csv" or all(value.isfinite().all() for value in load_file(path).values())
+
+
+def test_changed_data_does_not_go_on(small, tmp_path):
+    copy = shutil.copytree(small, tmp_path / "copy")
+    settings = {"stages": ((16, 0),), "epochs": 2, "batch_size": 10}
+    assert (
+        train(TrainingConfig("hdnet-nano", data=str(copy), validate_every=4, **settings), tmp_path / "w.safetensors", 0)
+        is None
+    )
+    listing = copy / "IHD_train.txt"
+    listing.write_text("\n".join(listing.read_text().split()[:-30]))
+    with pytest.raises(ValueError, match="its data changed"):
+        run(copy, tmp_path / "w.safetensors", **settings)
+
+
+def test_foreign_weights_are_not_overwritten(table, tmp_path):
+    output = tmp_path / "w.safetensors"
+    run(table, output, seed=5)
+    output.with_suffix(".checkpoint").unlink()
+    before = output.read_bytes()
+    with pytest.raises(ValueError, match="exists and has no checkpoint to go on from"):
+        run(table, output)
+    assert output.read_bytes() == before
+
+
 def test_another_config_does_not_go_on(table, tmp_path):
     output = tmp_path / "w.safetensors"
     run(table, output)
@@ -162,7 +223,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(table, tmp_path, mon
 
     monkeypatch.setattr(training, "foreground_mse", breaks)
     output = tmp_path / "w.safetensors"
-    with pytest.raises(FloatingPointError, match="The loss became nan at step 8"):
+    with pytest.raises(FloatingPointError, match=r"The loss became nan and the PSNR .* at step 8"):
         run(table, output)
     assert [row["step"] for row in log(output)] == ["4"]
     assert all(value.isfinite().all() for value in load_file(output).values())
