@@ -14,7 +14,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # as this user's files are; some writers choose their own
         yield part
+        part.chmod(mode)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -53,6 +53,7 @@ def test_training_writes_weights_and_log_and_repeats_itself(table, tmp_path):
     assert header["steps"] == best["step"]
     assert float(header["validation_psnr"]) == pytest.approx(float(best["validation_psnr"]), abs=1e-3)
     assert not list(tmp_path.glob(".*.part"))
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1  # weights are no secret
 
 
 def test_training_reduces_the_loss(table, tmp_path):
