@@ -18,7 +18,7 @@ def use_style() -> None:
     """Set the style of all figures of this project."""
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
     plt.rcParams.update({
-        "figure.dpi": 90,
+        "figure.dpi": 80,
         "savefig.dpi": 90,
         "savefig.bbox": "tight",
         "figure.constrained_layout.use": True,

@@ -61,7 +61,7 @@ def test_template(path):
     last = cells[-1].source
     assert all(heading in last for heading in ("## What we saw", "## Exercises", "## References"))
     assert nbformat.read(path, 4).metadata.kernelspec.name == "python3"
-    assert path.stat().st_size < 2_000_000
+    assert path.stat().st_size < 1_500_000
 
 
 def test_only_volatile_cells_are_exempt_from_comparison():
