@@ -36,7 +36,7 @@ def seconds(function: Callable[[int], object], device: torch.device, repeats: in
 
 
 def training_step(name: str, batch: Composites, device: torch.device) -> Callable[[int], object]:
-    """A step as ``hdnet train`` does it: channels last, bf16 autocast, loss of Eq. 1, fused Adam."""
+    """A step as in ``hdnet train``, without the average: channels last, bf16 autocast, loss of Eq. 1, fused Adam."""
     model = create_model(name).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(model.parameters(), fused=True)
 

@@ -30,8 +30,8 @@ LIMITS = Plausibility(
     contrast=(0.4, 2.5),
     structure=(0.7, 1.0),
 )
-"""Lowest and highest value of each that is plausible: just wide enough for the same place taken by a webcam at
-another time (the 30 triplets of ``real_shifts.csv``), except that there structure falls where things moved."""
+"""Lowest and highest value of each that is plausible. Change, tint, clipping and contrast of the same place taken by a
+webcam at another time (the 30 triplets behind ``real_shifts.csv``) lie within; structure falls where things moved."""
 
 
 def measure(composite: Tensor, photo: Tensor, mask: Tensor) -> Plausibility:
