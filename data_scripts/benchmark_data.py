@@ -51,14 +51,19 @@ def training_step(name: str, batch: Composites, device: torch.device) -> Callabl
     return step
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("pool", nargs="?", default=MINI / "pool.csv", help="CSV table (default: the mini set's)")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What both benchmarks can be told."""
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--size", type=at_least(16), default=256)
     parser.add_argument("--batch-size", type=at_least(1), default=16)
     parser.add_argument("--models", nargs="+", choices=list_models(), default=["hdnet-lite", "hdnet"])
     parser.add_argument("--repeats", type=at_least(1), default=5)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("pool", nargs="?", default=MINI / "pool.csv", help="CSV table (default: the mini set's)")
+    add_options(parser)
     arguments = parser.parse_args()
     device, count = torch.device(arguments.device), arguments.batch_size
     try:

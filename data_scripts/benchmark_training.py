@@ -11,11 +11,10 @@ import sys
 
 import pandas as pd
 import torch
-from benchmark_data import seconds, training_step
+from benchmark_data import add_options, seconds, training_step
 from torch.utils.flop_counter import FlopCounterMode
 
-from hdnet_lib import create_model, list_models, paste
-from hdnet_lib.cli import at_least
+from hdnet_lib import create_model, paste
 from hdnet_lib.data.pool import Composites
 from hdnet_lib.losses import foreground_mse
 
@@ -29,11 +28,7 @@ def matrix_rate(device: torch.device, repeats: int) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--size", type=at_least(16), default=256)
-    parser.add_argument("--batch-size", type=at_least(1), default=16)
-    parser.add_argument("--models", nargs="+", choices=list_models(), default=["hdnet-lite", "hdnet"])
-    parser.add_argument("--repeats", type=at_least(1), default=5)
+    add_options(parser)
     arguments = parser.parse_args()
     device, count = torch.device(arguments.device), arguments.batch_size
     composite, real = torch.rand(2, count, 3, arguments.size, arguments.size, device=device) * 2 - 1
