@@ -1,5 +1,6 @@
 """Training on a CPU, a GPU or many, by Accelerate: interrupted, resumed, and the same every time."""
 
+import copy
 import csv
 import json
 import math
@@ -15,7 +16,7 @@ from accelerate.state import AcceleratorState, PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 import hdnet_lib
@@ -50,7 +51,8 @@ class TrainingConfig:
     """"cosine": linear warm-up over the first 2 % of the pixels, then a cosine to zero; "steps": constant, a
     tenth after 100/120 of the pixels and a hundredth after 110/120."""
     average_decay: float = 0.998
-    """The weights that count are an exponential moving average over the steps, with this decay; 0 for none."""
+    """The weights that count are an exponential moving average over the steps, with this decay; 0 for none. Early
+    on it is at most (1 + step) / (10 + step), so that a short run does not keep its random start."""
     precision: str = "bf16"
     """"bf16" (autocast) or "fp32"."""
     start: str = ""
@@ -117,7 +119,7 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     if config.start:
         fill(model, config.start)
     model.to(accelerator.device, memory_format=torch.channels_last)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
+    average = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
 
     last_side = config.stages[-1][0]
@@ -150,7 +152,8 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
         prepared_optimiser.zero_grad()
         accelerator.backward(loss)
         prepared_optimiser.step()
-        average.update_parameters(model)
+        decay = min(config.average_decay, (1 + step) / (10 + step))
+        get_ema_multi_avg_fn(decay)([*average.parameters()], [*model.parameters()], step)
         pixels += side**2
         total += loss.detach()
         counted += 1
@@ -159,7 +162,7 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
         if step % config.validate_every == 0 or step == len(plan):
             mean = accelerator.reduce(total / counted, reduction="mean").item()
             total, counted = torch.zeros_like(total), 0
-            psnr = _psnr(average.module, *validation)  # in every process, so that all see the same failure
+            psnr = _psnr(average, *validation)  # in every process, so that all see the same failure
             if not math.isfinite(mean) or not math.isfinite(psnr):
                 raise FloatingPointError(
                     f"The loss became {mean} and the PSNR {psnr} at step {step}; try a lower learning rate."
@@ -207,7 +210,7 @@ class _Run:
         output: Path,
         steps: int,
         model: HDNet,
-        average: AveragedModel,
+        average: HDNet,
         optimiser: torch.optim.Adam,
     ) -> None:
         self.config, self.output = config, output
@@ -276,7 +279,7 @@ class _Run:
                     "revision": _revision(),
                 }
                 with replacing(self.output) as part:
-                    save_file(_contiguous(self.average.module.state_dict()), part, metadata=header)
+                    save_file(_contiguous(self.average.state_dict()), part, metadata=header)
             with replacing(self.output.with_suffix(".csv")) as part, part.open("w", newline="") as file:
                 writer = csv.DictWriter(file, row.keys())
                 writer.writeheader()
