@@ -13,6 +13,7 @@ import sys
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import redirect_stderr
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import pandas as pd
 
 from hdnet_lib.cli import at_least, parse_stages
 from hdnet_lib.errors import reason
-from hdnet_lib.training import TrainingConfig, finished, read_log, train
+from hdnet_lib.training import PRESETS, TrainingConfig, finished, read_log, train
 
 ZOO = Path(__file__).parent / "zoo.csv"
 
@@ -34,9 +35,10 @@ def runs(rows: list[int], pool: str, scale: float, device: str) -> list[tuple[st
         batch = int(entry["batch_size"])
         stages = tuple((side, max(batch, round(count * scale))) for side, count in parse_stages(entry["stages"]))
         for seed in map(int, entry["seeds"].split()):
-            config = TrainingConfig(
-                model=entry["model"], overrides=json.loads(entry["overrides"]), data=pool, stages=stages,
-                batch_size=batch, learning_rate=float(entry["learning_rate"]), seed=seed, device=device)  # fmt: skip
+            config = replace(
+                PRESETS[entry["preset"]], epochs=0, model=entry["model"], overrides=json.loads(entry["overrides"]),
+                data=pool, stages=stages, batch_size=batch, learning_rate=float(entry["learning_rate"]), seed=seed,
+                device=device)  # fmt: skip
             queue.append((int(entry["row"]), seed, f"{entry['name']}-s{seed}", config))
     return [(name, config) for _, _, name, config in sorted(queue, key=lambda run: run[:2])]
 

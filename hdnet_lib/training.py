@@ -24,8 +24,11 @@ from hdnet_lib.data.pool import Composites, PhotoPool, Pool, TripletPool
 from hdnet_lib.errors import reason
 from hdnet_lib.files import replacing
 from hdnet_lib.losses import foreground_mse
-from hdnet_lib.model import HDNet, paste
+from hdnet_lib.model import HDNet, initialise_as_identity, paste
 from hdnet_lib.registry import create_model, fill, load_weights
+
+MADE_TOGETHER = 256
+"""So many composites are made at once on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class TrainingConfig:
     on it is at most (1 + step) / (10 + step), so that a short run does not keep its random start."""
     precision: str = "bf16"
     """"bf16" (autocast) or "fp32"."""
+    initialisation: str = "identity"
+    """"identity": see :func:`~hdnet_lib.model.initialise_as_identity`; "normal": N(0, 0.02), the released one."""
+    compile: bool = False
+    """Whether `torch.compile` makes the network first: a minute for each side in `stages`, then faster steps on a
+    GPU; on a CPU it gains less than a tenth. ``data_scripts/benchmark_training.py`` measures it."""
     start: str = ""
     """Weights (safetensors) of the same model to start from, instead of random ones."""
     validate_every: int = 200
@@ -74,6 +82,7 @@ PRESETS = {
         learning_rate=1e-3,
         schedule="steps",
         average_decay=0.0,
+        initialisation="normal",
         precision="fp32",
     ),
 }
@@ -116,6 +125,8 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     accelerator = _accelerator(config)
     torch.manual_seed(config.seed)
     model = create_model(config.model, **config.overrides)
+    if config.initialisation == "identity":
+        initialise_as_identity(model)
     if config.start:
         fill(model, config.start)
     model.to(accelerator.device, memory_format=torch.channels_last)
@@ -136,6 +147,7 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     run = _Run(config, output, len(plan), model, average, optimiser)
     run.resume()
     prepared, prepared_optimiser = accelerator.prepare(model, optimiser)
+    network = torch.compile(prepared) if config.compile else prepared
     batches = _batches(config, plan, run.step, accelerator)
     pixels = sum(side**2 for side in plan[: run.step])
     earlier = run.log[-1]["seconds"] if run.log else 0
@@ -147,7 +159,7 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
         for group in prepared_optimiser.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(pixels / total_pixels, config.schedule)
         composite, mask, real = next(batches)
-        raw = prepared(composite.contiguous(memory_format=torch.channels_last), mask)
+        raw = network(composite.contiguous(memory_format=torch.channels_last), mask)
         loss = foreground_mse(paste(raw.float(), composite, mask), real, mask)
         prepared_optimiser.zero_grad()
         accelerator.backward(loss)
@@ -339,6 +351,7 @@ def _check(config: TrainingConfig, output: Path) -> None:
     for name, allowed in (
         ("schedule", ("cosine", "steps")),
         ("precision", ("bf16", "fp32")),
+        ("initialisation", ("identity", "normal")),
         ("device", ("auto", "cpu", "cuda")),
     ):
         if getattr(config, name) not in allowed:
@@ -387,8 +400,13 @@ def _batches(config: TrainingConfig, plan: list[int], first: int, accelerator: A
         side = plan[first]
         last = next((step for step in range(first, len(plan)) if plan[step] != side), len(plan))
         pool = _pool(config, "train", side, accelerator.device)
-        starts = (step * config.batch_size + offset for step in range(first, last))
-        yield from pool.batches((range(start, start + share) for start in starts), config.seed)
+        # Small batches leave a GPU waiting for its next order: there the composites of several steps are made at once.
+        together = max(1, MADE_TOGETHER // share) if accelerator.device.type == "cuda" else 1
+        starts = [step * config.batch_size + offset for step in range(first, last)]
+        groups = (starts[at : at + together] for at in range(0, len(starts), together))
+        samples = ([start + number for start in group for number in range(share)] for group in groups)
+        for made in pool.batches(samples, config.seed):
+            yield from map(Composites._make, zip(*(images.split(share) for images in made), strict=True))
         del pool  # before the next is read
         first = last
 
