@@ -90,11 +90,12 @@ def main() -> int:
     rows = []
     for name, _ in queue:
         log = read_log(outputs[name])
-        best = max((row["validation_psnr"] for row in log), default=float("nan"))
+        best = min(log, key=lambda row: row["validation_loss"]) if log else {}
         last = log[-1] if log else {"step": 0, "seconds": 0}
-        rows.append((name, "done" if finished(outputs[name]) else "open", last["step"], last["seconds"], best))
-    columns = ["run", "state", "steps", "seconds", "best_validation_psnr"]
-    print(pd.DataFrame(rows, columns=columns).round(2).to_string(index=False))
+        scores = best.get("validation_loss"), best.get("validation_psnr")
+        rows.append((name, "done" if finished(outputs[name]) else "open", last["step"], last["seconds"], *scores))
+    columns = ["run", "state", "steps", "seconds", "validation_loss", "validation_psnr"]
+    print(pd.DataFrame(rows, columns=columns).round(4).to_string(index=False))
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

@@ -486,7 +486,7 @@ def test_score_weights_names_the_fault(copy, monkeypatch, capsys):
     for arguments, sentence in (
         ([str(copy)], "Change/china_1_1: its mask is empty"),
         ([str(copy / "Change")], "give the folder above it"),
-        ([str(copy), "--model", "none.safetensors"], "none.safetensors: the weights cannot be read"),
+        ([str(copy), "--models", "none.safetensors"], "none.safetensors: the weights cannot be read"),
     ):
         monkeypatch.setattr("sys.argv", ["score_weights.py", *arguments])
         with pytest.raises(SystemExit) as caught:

@@ -223,7 +223,7 @@ class PhotoPool(Pool):
     ) -> None:
         super().__init__(part, size, device, "photos")
         self.side = size + size // 16
-        self._pairs = _pairs(Path(table), part)
+        self._folder, self._pairs = Path(table).parent, _pairs(Path(table), part)
         if resident is None:
             resident = len(self._pairs) * self.side**2 * 4 <= RESIDENT_LIMIT
         kinds, borders, usable, kept = [], [], [], []
@@ -248,6 +248,10 @@ class PhotoPool(Pool):
 
     def __len__(self) -> int:
         return len(self._pairs)
+
+    def photos(self, samples: Sequence[int], seed: int = 0) -> list[str]:
+        """The photo of each of these composites: its path in the table."""
+        return [self._pairs[index][0].relative_to(self._folder).as_posix() for index in self._numbers(samples, seed)]
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         photo, mask = self._pairs[index]

@@ -1,0 +1,120 @@
+import numpy as np
+import pandas as pd
+import pytest
+import score_weights
+import torch
+from conftest import REPOSITORY
+
+from hdnet_lib.data import list_triplets
+from hdnet_lib.evaluation import (
+    BASELINES,
+    Example,
+    make_validation,
+    mean_interval,
+    network,
+    read_triplets,
+    score_methods,
+    summarise,
+)
+from hdnet_lib.images import to_tensor
+from hdnet_lib.metrics import score
+from hdnet_lib.registry import create_model
+
+
+def example(name, photo, shift):
+    rng = np.random.default_rng(0)
+    real = rng.integers(60, 180, (16, 16, 3)).astype(np.uint8)
+    mask = np.zeros((16, 16), bool)
+    mask[4:12, 4:12] = True
+    return Example(name, photo, np.where(mask[..., None], real + np.uint8(shift), real), mask, real)
+
+
+def test_scores_are_those_of_the_metrics():
+    examples = [example("one", "a", 10), example("two", "b", 20)]
+    table = score_methods(examples, {"as it is": lambda c, m: c, "real": lambda c, m: c - m * 10 / 255})
+    expected = score(examples[1].composite, examples[1].real, examples[1].mask)
+    row = table[(table.name == "two") & (table.method == "as it is")].iloc[0]
+    assert (row.psnr, row.fmse, row.ratio) == (expected.psnr, expected.fmse, 0.25)
+    assert len(table) == 4
+
+
+def test_summary_counts_gains_and_losses():
+    rows = [("one", "a", 30, 33), ("two", "a", 30, 31), ("three", "b", 40, 38)]
+    table = pd.concat(
+        pd.DataFrame({"name": name, "photo": photo, "method": ["as it is", "ours"], "psnr": [before, after],
+                      "mse": 1, "fmse": 1, "ssim": 1}) for name, photo, before, after in rows)  # fmt: skip
+    ours = summarise(table, "as it is").loc["ours"]
+    assert (ours.composites, ours.photos, ours.worse) == (3, 2, 1)
+    assert ours.gain == pytest.approx(2 / 3)
+    # Only two photos: the mean gain of one is 2, of the other -2; resampling can give nothing beyond.
+    assert (ours.gain_low, ours.gain_high) == (pytest.approx(-2), pytest.approx(2))
+
+
+def test_intervals_resample_photos_and_cover_the_truth():
+    """Of 95 % intervals about 95 % cover the mean; resampling composites one by one would cover far fewer."""
+    rng = np.random.default_rng(0)
+    covered, naive = 0, 0
+    photos, each = pd.Series(np.repeat(np.arange(100), 5)), pd.Series(np.arange(500))
+    for _ in range(200):
+        values = pd.Series(np.repeat(rng.normal(size=100), 5) + 0.3 * rng.normal(size=500))
+        _, low, high = mean_interval(values, photos, draws=500)
+        covered += low < 0 < high
+        _, low, high = mean_interval(values, each, draws=500)
+        naive += low < 0 < high
+    assert covered >= 175
+    assert naive < 150
+
+
+def test_an_interval_may_have_photos_of_different_weight():
+    mean, low, high = mean_interval(pd.Series([1.0, 1.0, 1.0, 5.0]), pd.Series(list("aaab")))
+    assert mean == 2
+    assert (low, high) == (1, 5)
+
+
+def test_triplets_know_their_photo(mini):
+    examples = list(read_triplets(mini, "test", 32))
+    triplets = list_triplets(mini, "test")
+    assert [e.photo for e in examples] == [t.photo for t in triplets]
+    assert len({e.photo for e in examples}) == 3
+    assert examples[0].composite.shape == (32, 32, 3)
+
+
+def test_validation_composites_are_of_held_out_photos(table):
+    examples = list(make_validation(table, 32, rounds=2))
+    assert 0 < len({e.photo for e in examples}) <= len(examples)
+    assert all((table.parent / e.photo).is_file() for e in examples)
+    for one, other in zip(examples, make_validation(table, 32, rounds=2), strict=True):
+        assert np.array_equal(one.composite, other.composite)
+        assert not np.array_equal(one.composite, one.real)
+        assert np.array_equal(one.composite[~one.mask], one.real[~one.mask])
+
+
+@pytest.mark.parametrize("method", [*BASELINES.values(), network(create_model("hdnet-nano").eval())])
+def test_baselines_and_networks_change_the_foreground_alone(method):
+    given = example("one", "a", 30)
+    composite, mask = to_tensor(given.composite), to_tensor(given.mask)
+    with torch.inference_mode():
+        output = method(composite, mask)
+    changed = (output - composite).abs().amax(dim=(0, 1)).numpy() > 1e-6
+    assert not changed[~given.mask].any()
+    assert changed.any() == (method is not BASELINES["composite as it is"])
+
+
+def test_the_script_prints_and_writes_every_score(mini, table, tmp_path, monkeypatch, capsys):
+    arguments = [str(mini), str(table), "--size", "32", "--table", str(tmp_path / "scores.csv")]
+    monkeypatch.setattr("sys.argv", ["score_weights.py", *arguments])
+    assert score_weights.main() == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| hdnet-lite |") == 2
+    assert "100 composites of 3 photos" in printed
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    assert set(scores.method) == {*BASELINES, "hdnet-lite"}
+    assert set(scores.data) == {str(mini), str(table)}
+
+
+def test_the_model_card_quotes_what_the_command_prints():
+    """The row of the composite needs no network, so it is the same on every machine."""
+    card = (REPOSITORY / "hdnet_lib" / "weights" / "MODEL_CARD.md").read_text()
+    table = score_methods(read_triplets("mini"), {"composite as it is": BASELINES["composite as it is"]})
+    row = score_weights.markdown(summarise(table, "composite as it is")).splitlines()[-1]
+    assert row in card
