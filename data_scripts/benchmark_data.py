@@ -21,6 +21,7 @@ from hdnet_lib.data.iharmony4 import MINI
 from hdnet_lib.data.pool import MIX, Composites, PhotoPool
 from hdnet_lib.data.recipes import RECIPES
 from hdnet_lib.losses import foreground_mse
+from hdnet_lib.training import memory_format
 
 
 def seconds(function: Callable[[int], object], device: torch.device, repeats: int) -> float:
@@ -35,14 +36,25 @@ def seconds(function: Callable[[int], object], device: torch.device, repeats: in
     return sorted(times[2:])[repeats // 2]
 
 
-def training_step(name: str, batch: Composites, device: torch.device) -> Callable[[int], object]:
-    """A step as in ``hdnet train``, without the average: channels last, bf16 autocast, loss of Eq. 1, fused Adam."""
-    model = create_model(name).to(device, memory_format=torch.channels_last)
+def training_step(
+    name: str,
+    batch: Composites,
+    device: torch.device,
+    layout: torch.memory_format | None = None,
+    compiled: bool = False,
+) -> Callable[[int], object]:
+    """A step as in ``hdnet train``, without the average: bf16 autocast, loss of Eq. 1, fused Adam.
+
+    ``layout`` is that of images and weights, by default the one that training takes; ``compiled`` by torch.compile.
+    """
+    layout = layout or memory_format(device)
+    model = create_model(name).to(device, memory_format=layout)
     optimiser = torch.optim.Adam(model.parameters(), fused=True)
+    network = torch.compile(model) if compiled else model
 
     def step(_: int) -> None:
         with torch.autocast(device.type, torch.bfloat16):
-            raw = model(batch.composite.contiguous(memory_format=torch.channels_last), batch.mask)
+            raw = network(batch.composite.contiguous(memory_format=layout), batch.mask)
         loss = foreground_mse(paste(raw.float(), batch.composite, batch.mask), batch.real, batch.mask)
         optimiser.zero_grad()
         loss.backward()

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hdnet_lib import create_model, paste
 from hdnet_lib.data.pool import Composites
 from hdnet_lib.losses import foreground_mse
+from hdnet_lib.training import memory_format
 
 
 def matrix_rate(device: torch.device, repeats: int) -> float:
@@ -29,6 +30,7 @@ def matrix_rate(device: torch.device, repeats: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add_options(parser)
+    parser.add_argument("--compile", action="store_true", help="time a step made by torch.compile, too")
     arguments = parser.parse_args()
     device, count = torch.device(arguments.device), arguments.batch_size
     composite, real = torch.rand(2, count, 3, arguments.size, arguments.size, device=device) * 2 - 1
@@ -53,9 +55,19 @@ def main() -> int:
             optimiser.step()
 
         slow = seconds(plain, device, arguments.repeats)
-        fast = seconds(training_step(name, batch, device), device, arguments.repeats)
-        rows.append((name, count / slow, count / fast, slow / fast, f"{work / fast / rate:.1%}"))
-    columns = ["model", "released, fp32 (images/s)", "ours (images/s)", "ratio", "share of the matrix rate"]
+        first, last = (torch.contiguous_format, "channels first"), (torch.channels_last, "channels last")
+        other, label = first if memory_format(device) == torch.channels_last else last
+        steps = {
+            "ours": training_step(name, batch, device),
+            f"ours, but {label}": training_step(name, batch, device, other),
+        }
+        if arguments.compile:
+            steps["ours, compiled"] = training_step(name, batch, device, compiled=True)
+        times = {"released, fp32": slow} | {
+            kind: seconds(step, device, arguments.repeats) for kind, step in steps.items()
+        }
+        rows += [(name, kind, count / t, slow / t, f"{work / t / rate:.1%}") for kind, t in times.items()]
+    columns = ["model", "step", "images/s", "ratio", "share of the matrix rate"]
     print(pd.DataFrame(rows, columns=columns).round(2).to_string(index=False))
     return 0
 

@@ -48,12 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
         ("schedule", str, "cosine or steps"),
         ("average-decay", float, "of the moving average of the weights; 0 for none"),
         ("precision", str, "bf16 or fp32"),
+        ("initialisation", str, "identity or normal"),
         ("start", str, "weights (.safetensors) to start from"),
         ("validate-every", int, "steps between two validations, each with a checkpoint"),
         ("seed", int, "of weights and data"),
         ("device", str, "auto, cpu or cuda"),
     ):
         command.add_argument(f"--{option}", type=kind, help=text)
+    command.add_argument("--compile", action="store_true", default=None, help="let torch.compile make the network")
     command.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; the run can go on later")
     command.set_defaults(run=_train)
 

@@ -4,6 +4,7 @@ from conftest import random_inputs
 
 from hdnet_lib import HDNet, create_model, list_models, paste
 from hdnet_lib.losses import foreground_mse
+from hdnet_lib.model import initialise_as_identity
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -134,3 +135,24 @@ def test_loss_by_hand():
     # 0.25 on 256 pixels; 1.0 on 4 pixels, but the divisor is A_min = 100
     torch.testing.assert_close(foreground_mse(harmonized, real, mask).item(), (0.25 + 4 / 100) / 2)
     torch.testing.assert_close(foreground_mse(harmonized, real, mask, a_min=1).item(), (0.25 + 1.0) / 2)
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if name != "hdnet-nano"])
+def test_an_identity_start_gives_the_composite_back(name):
+    torch.manual_seed(0)
+    model = create_model(name, width=8)
+    initialise_as_identity(model)
+    composite, mask = random_inputs(batch=2)
+    output = model(composite, mask)
+    assert (output - (1.15 * composite).tanh()).abs().mean() < 0.05
+    foreground_mse(paste(output, composite, mask), torch.zeros_like(composite), mask).backward()
+    assert model.output.weight.grad.abs().amax(dim=(1, 2, 3)).min() > 0  # what reads nothing yet can learn to
+
+
+def test_an_identity_start_takes_what_a_narrow_network_can_carry():
+    model = create_model("hdnet-nano")
+    initialise_as_identity(model)
+    composite, mask = random_inputs()
+    output = model(composite, mask)
+    positive = composite[:, :2].clamp(min=0)  # red and green, and their negatives do not fit in
+    assert (output[:, :2] - (1.15 * positive).tanh()).abs().mean() < 0.05

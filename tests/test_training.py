@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from hdnet_lib import create_model, training
 from hdnet_lib.cli import main
-from hdnet_lib.data.pool import TripletPool
+from hdnet_lib.data.pool import PhotoPool, TripletPool
 from hdnet_lib.losses import foreground_mse
 from hdnet_lib.training import PRESETS, TrainingConfig, learning_rate_factor, train
 
@@ -76,6 +76,36 @@ def test_training_continues_from_weights(table, tmp_path):
         run(table, tmp_path / "three.safetensors", start=start, model="hdnet-lite")
     with pytest.raises(ValueError, match="do not fit the model"):
         run(table, tmp_path / "three.safetensors", start=str(table))
+
+
+def test_compile_is_asked_for_and_trains_the_same(table, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or module)
+    run(table, tmp_path / "plain.safetensors")
+    assert not compiled
+    run(table, tmp_path / "compiled.safetensors", compile=True)
+    assert len(compiled) == 1
+    one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("plain", "compiled"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_composites_made_for_several_steps_at_once_are_the_same(table):
+    config = TrainingConfig(model="hdnet-nano", data=str(table), batch_size=4)
+
+    class OnGpu:
+        num_processes, process_index, device = 1, 0, torch.device("cpu")
+
+    plan = [16] * 5 + [32] * 3
+    one = list(training._batches(config, plan, 2, OnGpu))
+    OnGpu.device = type("Device", (), {"type": "cuda"})
+    pools = {16: PhotoPool(table, size=16), 32: PhotoPool(table, size=32)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_pool", lambda config, part, side, device: pools[side])
+        patch.setattr(training, "MADE_TOGETHER", 8)
+        two = list(training._batches(config, plan, 2, OnGpu))
+    assert len(one) == len(two) == 6
+    for a, b in zip(one, two, strict=True):
+        assert all(torch.allclose(x, y, atol=1e-5) for x, y in zip(a, b, strict=True))
 
 
 def test_schedule():
