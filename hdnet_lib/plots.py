@@ -130,3 +130,29 @@ def plot_shifts(tables: dict[str, pd.DataFrame]) -> Figure:
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(tables))
     figure.suptitle("Colour shift of the foreground, composite less real photo", fontsize=12)
     return figure
+
+
+def plot_training(logs: dict[str, pd.DataFrame], composite: tuple[float, float] | None = None) -> Figure:
+    """Curves of training: loss on the left, PSNR of the validation composites on the right.
+
+    Args:
+        logs: name -> what :func:`~hdnet_lib.training.train` wrote as CSV; at most four. One log shows its loss in
+            training, too.
+        composite: loss and PSNR of the validation composites as they are: what a network has to beat.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.6))
+    colors = [sns.color_palette("colorblind")[index] for index in (0, 3, 2, 7)]
+    for (name, log), color, style in zip(logs.items(), colors, ["-", "--", "-.", ":"], strict=False):
+        one = len(logs) == 1
+        axes[0].plot(log.step, log.validation_loss, style, color=color, label="validation" if one else name)
+        axes[1].plot(log.step, log.validation_psnr, style, color=color, label=name)
+        if one:
+            axes[0].plot(log.step, log.loss, ":", color=colors[1], label="training")
+    for axis, value in zip(axes, composite or (), strict=False):
+        axis.axhline(value, color="black", linestyle="--", linewidth=1, label="composite as it is")
+    axes[0].set(xlabel="step", ylabel="loss (Eq. 1)", ylim=(0, None), title="Loss")
+    axes[1].set(xlabel="step", ylabel="PSNR (dB)", title="PSNR of the validation composites")
+    for axis in axes:
+        axis.set_xlim(0, None)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure

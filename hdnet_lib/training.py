@@ -207,6 +207,21 @@ def read_log(output: Path) -> list[dict]:
     return state["log"] if state else []
 
 
+def load_last(output: Path) -> HDNet:
+    """The model of the last validation of the run that writes ``output``, better or not, in evaluation mode.
+
+    Raises:
+        ValueError: there is no checkpoint, or it cannot be read.
+    """
+    checkpoint = output.with_suffix(".checkpoint")
+    state = _state(checkpoint)
+    if not state:
+        raise ValueError(f"{checkpoint}: there is no such checkpoint.")
+    model = create_model(state["config"]["model"], **state["config"]["overrides"])
+    model.load_state_dict(_part(load_file(checkpoint), "average."))
+    return model.eval()
+
+
 def finished(output: Path) -> bool:
     """Whether the run that writes ``output`` has made all its steps."""
     state = _state(output.with_suffix(".checkpoint"))

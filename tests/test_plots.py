@@ -1,10 +1,11 @@
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 
 mpl.use("Agg")
 
-from hdnet_lib.plots import difference, plot_ratio_histogram, show_images, use_style
+from hdnet_lib.plots import difference, plot_ratio_histogram, plot_training, show_images, use_style
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +39,17 @@ def test_ratio_histogram_counts_every_composite_in_its_bin():
 def test_difference_by_hand():
     one, two = np.zeros((1, 1, 3), np.uint8), np.array([[[3, 6, 255]]], np.uint8)
     assert difference(one, two) == difference(two, one) == np.array([[88.0]])
+
+
+def test_training_curves_show_the_log():
+    log = pd.DataFrame(
+        {"step": [10, 20], "loss": [0.3, 0.2], "validation_loss": [0.4, 0.1], "validation_psnr": [20, 25]}
+    )
+    left, right = plot_training({"a run": log}, (0.5, 30)).axes
+    validation, training, composite = left.lines
+    assert (list(validation.get_xdata()), list(validation.get_ydata())) == ([10, 20], [0.4, 0.1])
+    assert list(training.get_ydata()) == [0.3, 0.2]
+    assert composite.get_ydata()[0] == 0.5
+    assert [list(line.get_ydata()) for line in right.lines] == [[20, 25], [30, 30]]
+    left, right = plot_training({"one": log, "two": log}).axes
+    assert [line.get_label() for line in left.lines] == ["one", "two"]

@@ -19,7 +19,16 @@ from hdnet_lib import create_model, training
 from hdnet_lib.cli import main
 from hdnet_lib.data.pool import PhotoPool, TripletPool
 from hdnet_lib.losses import foreground_mse
-from hdnet_lib.training import PRESETS, TrainingConfig, learning_rate_factor, train
+from hdnet_lib.registry import load_weights
+from hdnet_lib.training import (
+    PRESETS,
+    TrainingConfig,
+    learning_rate_factor,
+    load_last,
+    read_log,
+    train,
+    validate,
+)
 
 
 def run(table, output, **changes):
@@ -106,6 +115,17 @@ def test_composites_made_for_several_steps_at_once_are_the_same(table):
     assert len(one) == len(two) == 6
     for a, b in zip(one, two, strict=True):
         assert all(torch.allclose(x, y, atol=1e-5) for x, y in zip(a, b, strict=True))
+
+
+def test_the_last_weights_can_be_looked_at(table, tmp_path):
+    output = tmp_path / "w.safetensors"
+    with pytest.raises(ValueError, match="there is no such checkpoint"):
+        load_last(output)
+    run(table, output, learning_rate=0.3, average_decay=0.0)
+    losses = [row["validation_loss"] for row in read_log(output)]
+    batch = PhotoPool(table, "validation", 32).composites(range(128))
+    assert validate(load_last(output), batch)[0] == pytest.approx(losses[-1], rel=1e-4)
+    assert validate(load_weights(output), batch)[0] == pytest.approx(min(losses), rel=1e-4)
 
 
 def test_schedule():

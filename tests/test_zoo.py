@@ -3,20 +3,23 @@
 import csv
 import json
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pack_pool
 import pytest
+import ship_weights
 import torch
 import train_zoo
 from conftest import random_inputs
+from safetensors import safe_open
 
-from hdnet_lib import create_model
+from hdnet_lib import create_model, list_pretrained, load_pretrained, registry
 from hdnet_lib.cli import parse_stages
 from hdnet_lib.data.pool import PhotoPool
 from hdnet_lib.local_dynamic import LocalDynamic
 from hdnet_lib.registry import load_weights
-from hdnet_lib.training import finished, read_log
+from hdnet_lib.training import TrainingConfig, finished, read_log, train
 
 ENTRIES = list(csv.DictReader(train_zoo.ZOO.open(newline="")))
 
@@ -140,3 +143,45 @@ def test_a_pool_that_lies_elsewhere_is_not_packed(table, tmp_path):
     (tmp_path / "deep" / "pool.csv").write_text(f"image,masks\n../{name},\n")
     with pytest.raises(ValueError, match="lies outside the table's folder"):
         pack_pool.pack(tmp_path / "deep" / "pool.csv", tmp_path / "parts", 34, 40_000)
+
+
+# --- shipping
+
+
+def test_shipped_weights_load_and_say_what_they_are(table, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "index.json").write_text("{}")
+    monkeypatch.setattr(ship_weights, "WEIGHTS", folder)
+    monkeypatch.setattr(registry, "WEIGHTS", folder)
+    config = TrainingConfig(
+        model="hdnet-nano", overrides={"k": 3}, data=str(table), stages=((16, 16),), batch_size=8, device="cpu"
+    )
+    outputs = [tmp_path / f"n-k3-s{seed}.safetensors" for seed in (0, 1)]
+    trained, _ = (train(replace(config, seed=seed), output) for seed, output in enumerate(outputs))
+    monkeypatch.setattr("sys.argv", ["ship_weights.py", "--data", "12 photos", *map(str, outputs)])
+    assert ship_weights.main() == 0
+    assert "n-k3: 12 photos; 16 composites at 16 px, batch 8, seed 0, 0 minutes" in capsys.readouterr().out
+    shipped = load_pretrained("n-k3")
+    assert shipped.local_dynamic.k == 3
+    for one, other in zip(trained.parameters(), shipped.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+    assert sorted(path.name for path in (folder / "logs").iterdir()) == ["n-k3-s0.csv", "n-k3-s1.csv"]
+    with safe_open(folder / "n-k3.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["config"])["data"] == "pool.csv"
+
+
+def test_only_finished_runs_are_shipped(table, tmp_path):
+    config = TrainingConfig(
+        model="hdnet-nano", data=str(table), stages=((16, 32),), batch_size=8, validate_every=2, device="cpu"
+    )
+    train(config, tmp_path / "w.safetensors", minutes=0)
+    with pytest.raises(ValueError, match="has not made all its steps"):
+        ship_weights.ship(tmp_path / "w.safetensors", "w", "photos", tmp_path)
+
+
+def test_what_comes_with_the_package_is_small_and_has_logs():
+    files = [path for path in registry.WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 40e6
+    named = {entry.file for entry in list_pretrained().values()}
+    assert named == {path.name for path in files if path.suffix == ".safetensors"}
