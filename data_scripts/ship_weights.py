@@ -19,43 +19,54 @@ from safetensors.torch import load_file, save_file
 
 from hdnet_lib.files import replacing
 from hdnet_lib.registry import WEIGHTS, list_pretrained, load_weights
-from hdnet_lib.training import finished
 
 
-def ship(run: Path, name: str, data: str, folder: Path) -> dict:
-    """Write one file of weights and its log into the folder; returns its entry of the index."""
+def pack(run: Path, target: Path) -> dict:
+    """Write a finished run's weights in half precision and its log, TARGET.csv; returns the run's config.
+
+    Raises:
+        ValueError: the files cannot be read, or the run has not made all its steps.
+    """
     load_weights(run)  # refuses what is not whole
-    if not finished(run):
-        raise ValueError(f"{run}: this run has not made all its steps.")
     with safe_open(run, "pt") as file:
         header = file.metadata()
+    log = run.with_suffix(".csv")
+    if not log.is_file() or str(pd.read_csv(log).step.iloc[-1]) != header["steps"]:
+        raise ValueError(f"{run}: this run has not made all its {header['steps']} steps, or its log is not beside it.")
     config = json.loads(header["config"])
     # Paths tell of the machine, not of the weights.
     config |= {"data": Path(config["data"]).name, "start": Path(config["start"]).name}
     tensors = {key: value.half() for key, value in load_file(run).items()}
     if not all(value.isfinite().all() for value in tensors.values()):
         raise ValueError(f"{run}: its weights do not fit into half precision.")
-    with replacing(folder / f"{name}.safetensors") as part:
+    with replacing(target) as part:
         save_file(tensors, part, metadata=header | {"config": json.dumps(config)})
-    seconds = ship_log(run, folder)
+    pack_log(run, target.with_suffix(".csv"))
+    return config
+
+
+def pack_log(run: Path, target: Path) -> None:
+    """Write the log of a run, with five digits."""
+    with replacing(target) as part:
+        pd.read_csv(run.with_suffix(".csv")).to_csv(part, index=False, float_format="%.5g")
+
+
+def ship(run: Path, name: str, data: str, folder: Path) -> dict:
+    """Write one file of weights and its log into the folder; returns its entry of the index."""
+    weights, log = folder / f"{name}.safetensors", folder / "logs" / f"{run.stem}.csv"
+    log.parent.mkdir(exist_ok=True)
+    config = pack(run, weights)
+    weights.with_suffix(".csv").replace(log)
     composites = " + ".join(f"{count:,} composites at {side} px" for side, count in config["stages"])
+    start = f"from {config['start']}, " if config["start"] else ""
     return {
         "model": config["model"],
         "overrides": config["overrides"],
-        "file": f"{name}.safetensors",
-        "sha256": hashlib.sha256((folder / f"{name}.safetensors").read_bytes()).hexdigest(),
-        "trained_on": f"{data}; {composites}, batch {config['batch_size']}, seed {config['seed']}, "
-        f"{'from ' + config['start'] + ', ' if config['start'] else ''}{seconds / 60:.0f} minutes",
+        "file": weights.name,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "trained_on": f"{data}; {composites}, batch {config['batch_size']}, {start}seed {config['seed']}, "
+        f"{pd.read_csv(log).seconds.iloc[-1] / 60:.0f} minutes",
     }
-
-
-def ship_log(run: Path, folder: Path) -> float:
-    """Write the log of a run into the folder; returns the seconds that the run took."""
-    log = pd.read_csv(run.with_suffix(".csv"))
-    (folder / "logs").mkdir(exist_ok=True)
-    with replacing(folder / "logs" / f"{run.stem}.csv") as part:
-        log.to_csv(part, index=False, float_format="%.5g")
-    return log.seconds.iloc[-1]
 
 
 def main() -> int:
@@ -69,7 +80,7 @@ def main() -> int:
             run, _, name = text.partition("=")
             name = name or Path(run).stem.rpartition("-s")[0] or Path(run).stem
             if name in shipped:
-                ship_log(Path(run), WEIGHTS)
+                pack_log(Path(run), WEIGHTS / "logs" / f"{Path(run).stem}.csv")
                 continue
             shipped.add(name)
             index[name] = ship(Path(run), name, arguments.data, WEIGHTS)

@@ -1,6 +1,6 @@
 """Train the zoo: every line of zoo.csv, for each of its seeds, as a queue that can be stopped and started again.
 
-    python data_scripts/train_zoo.py POOL OUT [--rows 1 2] [--scale 0.1] [--minutes 9] [--parallel 4] [--device cuda]
+    python data_scripts/train_zoo.py POOL OUT [--rows 1 2] [--scale 0.1] [--minutes 9] [--parallel 4] [--export FOLDER]
 
 The entries of a row share their seeds, so that differences are paired: within a row, all with seed 0 come before
 those with seed 1. ``--scale`` multiplies the number of composites of every run; each weights file records what it had.
@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
+from ship_weights import pack
 
 from hdnet_lib.cli import at_least, parse_stages
 from hdnet_lib.errors import reason
@@ -71,6 +72,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; start again to go on")
     parser.add_argument("--parallel", type=at_least(1), default=1, help="runs side by side (%(default)s)")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--export", type=Path, help="folder for every finished run, in half precision, with its log")
     arguments = parser.parse_args()
     deadline = time.time() + arguments.minutes * 60
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -86,6 +88,11 @@ def main() -> int:
     with ProcessPoolExecutor(arguments.parallel, mp_context=get_context("spawn"), max_tasks_per_child=1) as executor:
         jobs = [executor.submit(work, config, output, deadline) for config, output in open_runs]
         problems = [text for text in map(outcome, jobs, (output for _, output in open_runs)) if text]
+
+    if arguments.export:
+        arguments.export.mkdir(parents=True, exist_ok=True)
+        for output in filter(finished, outputs.values()):
+            pack(output, arguments.export / output.name)
 
     rows = []
     for name, _ in queue:

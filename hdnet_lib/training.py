@@ -308,6 +308,7 @@ class _Run:
             if better:
                 header = {
                     "config": json.dumps(asdict(self.config)),
+                    "steps": str(self.steps),
                     **{name: str(row[name]) for name in ("step", "seconds", "validation_loss", "validation_psnr")},
                     "version": hdnet_lib.__version__,
                     "revision": _revision(),

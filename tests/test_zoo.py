@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 
@@ -11,7 +15,7 @@ import pytest
 import ship_weights
 import torch
 import train_zoo
-from conftest import random_inputs
+from conftest import REPOSITORY, random_inputs
 from safetensors import safe_open
 
 from hdnet_lib import create_model, list_pretrained, load_pretrained, registry
@@ -72,6 +76,12 @@ def test_the_queue_is_stopped_and_goes_on(table, tmp_path, monkeypatch, capsys):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert queue()[0] == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    assert queue("--export", str(tmp_path / "export"))[0] == 0
+    exported = sorted((tmp_path / "export").glob("*.safetensors"))
+    assert [path.name for path in exported] == [path.name for path in outputs]
+    assert all(path.with_suffix(".csv").is_file() for path in exported)
+    assert load_weights(exported[-1]).local_dynamic.k == 3
+    assert ship_weights.pack(exported[0], tmp_path / "again.safetensors")["model"] == "hdnet-nano"
     outputs[0].with_suffix(".checkpoint").unlink()
     outputs[0].write_bytes(outputs[1].read_bytes())
     status, _ = queue()
@@ -176,7 +186,7 @@ def test_only_finished_runs_are_shipped(table, tmp_path):
         model="hdnet-nano", data=str(table), stages=((16, 32),), batch_size=8, validate_every=2, device="cpu"
     )
     train(config, tmp_path / "w.safetensors", minutes=0)
-    with pytest.raises(ValueError, match="has not made all its steps"):
+    with pytest.raises(ValueError, match="has not made all its 4 steps"):
         ship_weights.ship(tmp_path / "w.safetensors", "w", "photos", tmp_path)
 
 
@@ -185,3 +195,26 @@ def test_what_comes_with_the_package_is_small_and_has_logs():
     assert sum(path.stat().st_size for path in files) < 40e6
     named = {entry.file for entry in list_pretrained().values()}
     assert named == {path.name for path in files if path.suffix == ".safetensors"}
+
+
+def test_a_session_waits_for_all_parts_and_brings_back_what_is_done(table, tmp_path):
+    parts = pack_pool.pack(table, tmp_path / "packed", 34, 40_000)
+    (tmp_path / "parts").mkdir()
+    script = [
+        str(REPOSITORY / "data_scripts" / "zoo_session.sh"),
+        *(str(tmp_path / n) for n in ("parts", "work", "out")),
+    ]
+
+    def session(*options):
+        return subprocess.run(
+            ["bash", *script, *options], env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True,
+            cwd=REPOSITORY, check=False)  # fmt: skip
+
+    shutil.move(parts[0], tmp_path / "parts")
+    assert "bring the other parts" in session().stderr
+    for part in parts[1:]:
+        shutil.move(part, tmp_path / "parts")
+    result = session("--rows", "2", "--minutes", "0")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("open") == sum(len(entry["seeds"].split()) for entry in ENTRIES if entry["row"] == "2")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["zoo.tar.00"]

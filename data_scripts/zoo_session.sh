@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# One session of training on a machine that is yours for some minutes and has no network:
+#   bash data_scripts/zoo_session.sh PARTS WORK OUT [options of train_zoo.py]
+# PARTS holds what came along of the part*.tar files of pack_pool.py, this time or earlier. WORK outlives the session and
+# holds pool, checkpoints and weights; call again and the queue goes on. OUT gets every finished run, in half precision with
+# its log, as zoo.tar.00, zoo.tar.01, ... of at most 15 MB: join them with `cat zoo.tar.* | tar x`.
+set -euo pipefail
+parts=$1 work=$2 out=$3
+shift 3
+python=${PYTHON:-python3}
+mkdir -p "$work/pool" "$out"
+find "$parts" -name 'part*.tar' -exec tar xf {} -C "$work/pool" \;
+if [ ! -f "$work/pool/pool.csv" ]; then
+    echo "no pool.csv yet: bring the other parts" >&2
+    exit 0
+fi
+status=0
+"$python" data_scripts/train_zoo.py "$work/pool/pool.csv" "$work/zoo" --export "$work/export" "$@" || status=$?
+tar cf - -C "$work/export" . | split --bytes 15000000 --numeric-suffixes - "$out/zoo.tar."
+exit $status
