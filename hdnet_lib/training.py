@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import is_tensorboard_available
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -113,7 +114,8 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     ``.checkpoint``) holds all that the run needs to go on: call again with the same config and it does, to the bit
     where the hardware repeats itself (one CPU process does).
 
-    Under ``accelerate launch`` or ``notebook_launcher`` each process makes its part of every batch.
+    Under ``accelerate launch`` or ``notebook_launcher`` each process makes its part of every batch. Where TensorBoard
+    is installed, the log goes to a folder ``<name>.tensorboard`` beside ``output``, too.
 
     Args:
         config: what to train on what, and how.
@@ -129,7 +131,7 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     """
     output, started = Path(output), time.monotonic()
     _check(config, output)
-    accelerator = _accelerator(config)
+    accelerator = _accelerator(config, output)
     torch.manual_seed(config.seed)
     model = create_model(config.model, **config.overrides)
     if config.initialisation == "identity":
@@ -153,6 +155,7 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
 
     run = _Run(config, output, len(plan), model, average, optimiser)
     run.resume()
+    accelerator.init_trackers(f"{output.stem}.tensorboard")  # only where TensorBoard is installed
     prepared, prepared_optimiser = accelerator.prepare(model, optimiser)
     network = torch.compile(prepared) if config.compile else prepared
     batches = _batches(config, plan, run.step, accelerator)
@@ -190,8 +193,9 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
             if accelerator.is_main_process:
                 progress.set_postfix(loss=f"{mean:.4f}", psnr=f"{psnr:.2f} dB")
                 seconds = round(earlier + time.monotonic() - started)
-                run.save({"step": step, "side": side, "seconds": seconds, "loss": mean, "validation_loss": held_out,
-                          "validation_psnr": psnr})  # fmt: skip
+                scores = {"loss": mean, "validation_loss": held_out, "validation_psnr": psnr}
+                run.save({"step": step, "side": side, "seconds": seconds, **scores})
+                accelerator.log(scores, step=step)
             late = torch.tensor(float(time.monotonic() - started > minutes * 60), device=accelerator.device)
             if step < len(plan) and accelerator.reduce(late, reduction="sum").item():
                 progress.close()
@@ -396,13 +400,18 @@ def _check(config: TrainingConfig, output: Path) -> None:
         raise ValueError(f"the sides of the stages must be multiples of 16, not {config.stages}.")
 
 
-def _accelerator(config: TrainingConfig) -> Accelerator:
+def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:
     cpu = config.device == "cpu" or not torch.cuda.is_available()
     if (
         PartialState(cpu=cpu).num_processes == 1
     ):  # a second run in one process, as in a notebook, may have another device
         AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if config.precision == "bf16" else "no")
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with="tensorboard" if is_tensorboard_available() else None,
+        project_dir=output.parent,
+    )
     if config.batch_size % accelerator.num_processes:
         raise ValueError(
             f"a batch of {config.batch_size} cannot be shared by {accelerator.num_processes} processes equally."

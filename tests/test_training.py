@@ -1,4 +1,5 @@
 import csv
+import importlib.util
 import json
 import math
 import random
@@ -62,7 +63,7 @@ def test_training_writes_weights_and_log_and_repeats_itself(table, tmp_path):
     assert header["step"] == best["step"]
     assert header["validation_loss"] == best["validation_loss"]
     assert not list(tmp_path.glob(".*.part"))
-    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1  # weights are no secret
+    assert len({path.stat().st_mode for path in tmp_path.iterdir() if path.is_file()}) == 1  # weights are no secret
 
 
 def test_training_reduces_the_loss(table, tmp_path):
@@ -126,6 +127,14 @@ def test_the_last_weights_can_be_looked_at(table, tmp_path):
     batch = PhotoPool(table, "validation", 32).composites(range(128))
     assert validate(load_last(output), batch)[0] == pytest.approx(losses[-1], rel=1e-4)
     assert validate(load_weights(output), batch)[0] == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_the_log_goes_to_tensorboard_where_that_is_installed(table, tmp_path):
+    run(table, tmp_path / "w.safetensors")
+    if importlib.util.find_spec("tensorboard"):
+        assert list((tmp_path / "w.tensorboard").rglob("events*"))
+    else:
+        assert sorted(path.name for path in tmp_path.glob("w.*")) == ["w.checkpoint", "w.csv", "w.safetensors"]
 
 
 def test_schedule():

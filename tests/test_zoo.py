@@ -200,15 +200,12 @@ def test_what_comes_with_the_package_is_small_and_has_logs():
 def test_a_session_waits_for_all_parts_and_brings_back_what_is_done(table, tmp_path):
     parts = pack_pool.pack(table, tmp_path / "packed", 34, 40_000)
     (tmp_path / "parts").mkdir()
-    script = [
-        str(REPOSITORY / "data_scripts" / "zoo_session.sh"),
-        *(str(tmp_path / n) for n in ("parts", "work", "out")),
-    ]
+    folders = [str(tmp_path / name) for name in ("parts", "work", "out")]
 
     def session(*options):
-        return subprocess.run(
-            ["bash", *script, *options], env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True,
-            cwd=REPOSITORY, check=False)  # fmt: skip
+        command = ["bash", "data_scripts/zoo_session.sh", *folders, *options]
+        here = {"env": os.environ | {"PYTHON": sys.executable}, "cwd": REPOSITORY}
+        return subprocess.run(command, **here, capture_output=True, text=True, check=False)
 
     shutil.move(parts[0], tmp_path / "parts")
     assert "bring the other parts" in session().stderr
