@@ -25,18 +25,20 @@ def composite_shifts() -> None:
 
 
 def before_after() -> None:
+    """The chosen composites, and for each test photo the one that loses most."""
     model = load_pretrained("hdnet-lite")
-    triplets = {triplet.name: triplet for triplet in list_triplets("mini", "test")}
-    rows, captions, masks = [], [], []
-    for name in SHOWN:
-        composite, mask, real = triplets[name].read()
+    results, gains = {}, {}
+    for triplet in list_triplets("mini", "test"):
+        composite, mask, real = triplet.read()
         result = np.asarray(harmonize(model, composite, mask))
         before, after = (score(image, real, mask).psnr for image in (composite, result))
-        rows.append([composite, result, real])
-        captions.append([f"{before:.1f} dB", f"{after:.1f} dB", ""])
-        masks.append(mask)
-    figure = show_images(rows, ["composite", "harmonised by HDNet-lite", "real photo"], captions, masks, width=3.2)
-    figure.savefig(FIGURES / "before_after.png")
+        results[triplet.name] = [composite, result, real], mask, [f"{before:.1f} dB", f"{after:.1f} dB", ""]
+        gains.setdefault(triplet.photo, {})[triplet.name] = after - before
+    worst = [min(names, key=names.get) for names in gains.values()]
+    for names, file in ((SHOWN, "before_after.png"), (worst, "failures.png")):
+        rows, masks, captions = zip(*(results[name] for name in names), strict=True)
+        titles = ["composite", "harmonised by HDNet-lite", "real photo"]
+        show_images(rows, titles, captions, masks, width=3.2).savefig(FIGURES / file)
 
 
 def main() -> None:

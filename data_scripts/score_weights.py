@@ -33,6 +33,23 @@ def markdown(summary: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def groups(table: pd.DataFrame, method: str, reference: str) -> pd.DataFrame:
+    """How the gain of a method depends on how wrong the reference method is, and on the size of the foreground."""
+    given = table[table.method == reference].set_index("name")
+    gain = table[table.method == method].set_index("name").psnr - given.psnr
+    parts = []
+    for name, values, edges in (
+        ("fMSE before", given.fmse, [0, 300, 1000, float("inf")]),
+        ("foreground ratio", given.ratio, [0, 0.01, 0.05, 0.15, 1]),
+    ):
+        bins = pd.cut(values.reindex(gain.index), edges).rename(name)
+        part = gain.groupby(bins, observed=True).agg(
+            composites="count", mean_gain="mean", made_worse=lambda gains: (gains < 0).sum()
+        )
+        parts.append(part.set_axis([f"{name} {interval}" for interval in part.index]))
+    return pd.concat(parts).round({"mean_gain": 2})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", nargs="*", default=["mini"], help='"mini", folders, or CSV tables (default: mini)')
@@ -41,6 +58,9 @@ def main() -> int:
     parser.add_argument("--partial", action="store_true", help="leave out composites of which a file is missing")
     parser.add_argument("--size", type=at_least(16), default=256, help="side in pixels (%(default)s)")
     parser.add_argument("--reference", help="the method that gains are over (default: the composite as it is)")
+    parser.add_argument(
+        "--groups", action="store_true", help="also each model's gain by error and size of the foreground"
+    )
     parser.add_argument("--table", type=Path, help="CSV file for the score of every composite")
     arguments = parser.parse_args()
     try:
@@ -68,6 +88,8 @@ def report(arguments: argparse.Namespace) -> None:
         counts = f"{table.name.nunique()} composites of {table.photo.nunique()} photos"
         print(f"\n{data}, {photos}: {counts}; gain over: {reference}\n")
         print(markdown(summarise(table, reference)))
+        for model in [name for name in methods if name not in BASELINES] if arguments.groups else []:
+            print(f"\n{model}, gain over: {reference}\n{groups(table, model, reference).to_string()}")
     if arguments.table:
         with replacing(arguments.table) as part:
             pd.concat(tables).to_csv(part, index=False, float_format="%.6g")

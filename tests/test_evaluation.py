@@ -112,6 +112,16 @@ def test_the_script_prints_and_writes_every_score(mini, table, tmp_path, monkeyp
     assert set(scores.data) == {str(mini), str(table)}
 
 
+def test_groups_count_every_composite_once():
+    table = pd.DataFrame({
+        "name": ["one", "two", "three"] * 2, "method": ["before"] * 3 + ["after"] * 3, "psnr": [30, 31, 32, 33, 30, 36],
+        "fmse": [2000, 100, 300, 1, 1, 1], "ratio": [0.005, 0.05, 0.5] * 2})  # fmt: skip
+    result = score_weights.groups(table, "after", "before")
+    assert result.composites.tolist() == [2, 1, 1, 1, 1]
+    assert result.mean_gain.tolist() == [1.5, 3, 3, -1, 4]
+    assert result.made_worse.tolist() == [1, 0, 0, 1, 0]
+
+
 def test_the_model_card_quotes_what_the_command_prints():
     """The row of the composite needs no network, so it is the same on every machine."""
     card = (REPOSITORY / "hdnet_lib" / "weights" / "MODEL_CARD.md").read_text()
