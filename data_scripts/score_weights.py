@@ -13,7 +13,15 @@ from pathlib import Path
 import pandas as pd
 
 from hdnet_lib.cli import at_least
-from hdnet_lib.evaluation import BASELINES, make_validation, network, read_triplets, score_methods, summarise
+from hdnet_lib.evaluation import (
+    BASELINES,
+    compare_entries,
+    make_validation,
+    network,
+    read_triplets,
+    score_methods,
+    summarise,
+)
 from hdnet_lib.files import replacing
 from hdnet_lib.registry import load_model
 
@@ -61,6 +69,8 @@ def main() -> int:
     parser.add_argument(
         "--groups", action="store_true", help="also each model's gain by error and size of the foreground"
     )
+    parser.add_argument("--entries", metavar="ENTRY",
+                        help="also compare models named <entry>-s<seed>, over their seeds, with this entry")  # fmt: skip
     parser.add_argument("--table", type=Path, help="CSV file for the score of every composite")
     arguments = parser.parse_args()
     try:
@@ -88,6 +98,14 @@ def report(arguments: argparse.Namespace) -> None:
         counts = f"{table.name.nunique()} composites of {table.photo.nunique()} photos"
         print(f"\n{data}, {photos}: {counts}; gain over: {reference}\n")
         print(markdown(summarise(table, reference)))
+        if arguments.entries:
+            trained = table[~table.method.isin(BASELINES)]
+            for metric in ("fmse", "psnr"):
+                compared = compare_entries(trained, arguments.entries, metric).round(
+                    dict.fromkeys(("mean", "spread", "difference", "low", "high"), 3)
+                )
+                print(f"\n{metric} over all seeds, and the difference from {arguments.entries}")
+                print(compared.to_string())
         for model in [name for name in methods if name not in BASELINES] if arguments.groups else []:
             print(f"\n{model}, gain over: {reference}\n{groups(table, model, reference).to_string()}")
     if arguments.table:

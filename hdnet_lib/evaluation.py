@@ -138,3 +138,46 @@ def summarise(table: pd.DataFrame, reference: str) -> pd.DataFrame:
             "gain": gain_mean, "gain_low": gain_low, "gain_high": gain_high, "worse": (gain < 0).sum(),
         }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def permutation_test(values: pd.Series, photos: pd.Series, draws: int = 5000, seed: int = 0) -> float:
+    """Two-sided p-value of paired differences: how often random signs give a mean as far from zero.
+
+    All composites of a real photo change sign together. The smallest value is 1 / (draws + 1).
+    """
+    sums = values.groupby(photos).sum().to_numpy()
+    signs = np.random.default_rng(seed).integers(0, 2, size=(draws, len(sums))) * 2 - 1
+    # The first term is what was observed; a little slack, since sums in another order differ in the last bit.
+    return (1 + (np.abs(signs @ sums) >= abs(sums.sum()) * (1 - 1e-9)).sum()) / (1 + draws)
+
+
+def compare_entries(table: pd.DataFrame, reference: str, metric: str) -> pd.DataFrame:
+    """Compare what was trained several times, paired by composite.
+
+    Args:
+        table: of :func:`score_methods`; methods are named ``<entry>-s<seed>``, as train_zoo.py names its runs.
+        reference: the entry that the others are compared with.
+        metric: "psnr", "mse", "fmse" or "ssim".
+
+    Returns:
+        Index: entry, in the table's order. Columns: seeds; mean (over composites and seeds) and spread (standard
+        deviation of the seeds' means); difference from the reference entry, each averaged over its seeds first, with
+        low and high (95 % interval over real photos, :func:`mean_interval`) and p (:func:`permutation_test`).
+        Interval and p tell how far other photos would change the difference, and nothing of other seeds.
+    """
+    runs = table.method.str.extract(r"^(?P<entry>.+)-s(?P<seed>\d+)$")
+    if runs.entry.isna().any() or reference not in runs.entry.to_numpy():
+        raise ValueError(f"methods must be named <entry>-s<seed>, and {reference!r} must be an entry.")
+    table = table.assign(entry=runs.entry, seed=runs.seed)
+    photos = table.drop_duplicates("name").set_index("name").photo
+    means = table.groupby(["entry", "name"])[metric].mean()
+    rows = {}
+    for entry, scores in table.groupby("entry", sort=False):
+        by_seed = scores.groupby("seed")[metric].mean()
+        difference = means[entry] - means[reference]
+        mean, low, high = mean_interval(difference, photos)
+        rows[entry] = {
+            "seeds": len(by_seed), "mean": by_seed.mean(), "spread": by_seed.std(), "difference": mean,
+            "low": low, "high": high, "p": permutation_test(difference, photos),
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("entry")

@@ -9,9 +9,11 @@ from hdnet_lib.data import list_triplets
 from hdnet_lib.evaluation import (
     BASELINES,
     Example,
+    compare_entries,
     make_validation,
     mean_interval,
     network,
+    permutation_test,
     read_triplets,
     score_methods,
     summarise,
@@ -87,6 +89,36 @@ def test_validation_composites_are_of_held_out_photos(table):
         assert np.array_equal(one.composite, other.composite)
         assert not np.array_equal(one.composite, one.real)
         assert np.array_equal(one.composite[~one.mask], one.real[~one.mask])
+
+
+def test_a_permutation_test_is_right_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    photos = pd.Series(np.repeat(np.arange(30), 4))
+    p = [permutation_test(pd.Series(np.repeat(rng.normal(size=30), 4)), photos, draws=400) for _ in range(300)]
+    assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.09
+    assert permutation_test(pd.Series(np.repeat(rng.normal(1, 0.3, size=30), 4)), photos, draws=400) == 1 / 401
+    # Three photos that all gain: of eight ways to choose signs, two are as extreme.
+    assert permutation_test(pd.Series([1.0, 1.0, 1.0]), pd.Series([0, 1, 2])) == pytest.approx(0.25, abs=0.02)
+
+
+def test_entries_are_compared_over_their_seeds_by_photo():
+    rows = [
+        ("one", "a", [10, 12], [9, 10]), ("two", "a", [20, 22], [18, 18]), ("three", "b", [30, 30], [31, 31])
+    ]  # fmt: skip
+    table = pd.DataFrame([
+        {"name": name, "photo": photo, "method": f"{entry}-s{seed}", "fmse": value}
+        for name, photo, *values in rows
+        for entry, seeds in zip(["w8-b-s", "w8-a"], values, strict=True)
+        for seed, value in enumerate(seeds)
+    ])  # fmt: skip
+    result = compare_entries(table, "w8-b-s", "fmse")
+    assert list(result.index) == ["w8-b-s", "w8-a"]
+    assert result.loc["w8-a", "mean"] == pytest.approx(117 / 6)
+    assert result.loc["w8-a", "spread"] == pytest.approx(np.std([58 / 3, 59 / 3], ddof=1))
+    assert result.loc["w8-a", ["difference", "low", "high"]].tolist() == pytest.approx([(-1.5 - 3 + 1) / 3, -2.25, 1])
+    assert result.loc["w8-b-s", ["difference", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
+    with pytest.raises(ValueError, match="'w8' must be an entry"):
+        compare_entries(table, "w8", "fmse")
 
 
 @pytest.mark.parametrize("method", [*BASELINES.values(), network(create_model("hdnet-nano").eval())])
