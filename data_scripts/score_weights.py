@@ -23,6 +23,7 @@ from hdnet_lib.evaluation import (
     summarise,
 )
 from hdnet_lib.files import replacing
+from hdnet_lib.model import STRIDE
 from hdnet_lib.registry import load_model
 
 
@@ -70,19 +71,28 @@ def main() -> int:
         "--groups", action="store_true", help="also each model's gain by error and size of the foreground"
     )
     parser.add_argument("--entries", metavar="ENTRY",
-                        help="also compare models named <entry>-s<seed>, over their seeds, with this entry")  # fmt: skip
+                        help="also compare models named <entry>-s<seed> with this entry")  # fmt: skip
     parser.add_argument("--table", type=Path, help="CSV file for the score of every composite")
     arguments = parser.parse_args()
     try:
         report(arguments)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     return 0
 
 
 def report(arguments: argparse.Namespace) -> None:
     """Score and print."""
-    methods = BASELINES | {Path(name).stem: network(load_model(name)) for name in arguments.models}
+    names = [Path(model).stem if model.endswith(".safetensors") else model for model in arguments.models]
+    if twice := {name for name in names if [*names, *BASELINES].count(name) > 1}:
+        raise ValueError(f"two methods are called {', '.join(sorted(twice))}: rename a file.")
+    if arguments.size % STRIDE:
+        raise ValueError(f"--size must be a multiple of {STRIDE}, not {arguments.size}.")
+    if arguments.table and not arguments.table.parent.is_dir():
+        raise ValueError(f"--table: the folder {arguments.table.parent} does not exist.")
+    methods = BASELINES | {
+        name: network(load_model(model)) for name, model in zip(names, arguments.models, strict=True)
+    }
     reference = arguments.reference or next(iter(BASELINES))
     if reference not in methods:
         raise ValueError(f"--reference must be one of {', '.join(methods)}, not {reference!r}.")

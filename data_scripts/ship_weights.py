@@ -9,7 +9,9 @@ logs. What index.json says of a run comes from its header and its log; only the 
 
 import argparse
 import hashlib
+import itertools
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -17,22 +19,39 @@ import pandas as pd
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from hdnet_lib.errors import reason
 from hdnet_lib.files import replacing
 from hdnet_lib.registry import WEIGHTS, list_pretrained, load_weights
 
 
-def pack(run: Path, target: Path) -> dict:
-    """Write a finished run's weights in half precision and its log, TARGET.csv; returns the run's config.
+def read_run(run: Path) -> tuple[dict, pd.DataFrame]:
+    """Header and log of a finished run.
 
     Raises:
-        ValueError: the files cannot be read, or the run has not made all its steps.
+        ValueError: a file cannot be read, or the run has not made all its steps.
     """
     load_weights(run)  # refuses what is not whole
     with safe_open(run, "pt") as file:
         header = file.metadata()
-    log = run.with_suffix(".csv")
-    if not log.is_file() or str(pd.read_csv(log).step.iloc[-1]) != header["steps"]:
-        raise ValueError(f"{run}: this run has not made all its {header['steps']} steps, or its log is not beside it.")
+    try:
+        log = pd.read_csv(run.with_suffix(".csv"))
+        last = log.step.iloc[-1]
+    except (OSError, ValueError, AttributeError, IndexError) as error:
+        raise ValueError(f"{run.with_suffix('.csv')}: the log of the run cannot be read: {reason(error)}.") from None
+    if str(last) != header.get("steps"):
+        raise ValueError(f"{run}: this run has made {last} of its {header.get('steps')} steps: go on with it first.")
+    return header, log
+
+
+def pack(run: Path, target: Path) -> dict:
+    """Write a finished run's weights in half precision, and its log beside them; returns the run's config.
+
+    Raises:
+        ValueError: see :func:`read_run`; or the target is the run itself.
+    """
+    header, log = read_run(run)
+    if target.resolve() == run.resolve():
+        raise ValueError(f"{run}: this would overwrite the run itself: choose another folder.")
     config = json.loads(header["config"])
     # Paths tell of the machine, not of the weights.
     config |= {"data": Path(config["data"]).name, "start": Path(config["start"]).name}
@@ -41,23 +60,27 @@ def pack(run: Path, target: Path) -> dict:
         raise ValueError(f"{run}: its weights do not fit into half precision.")
     with replacing(target) as part:
         save_file(tensors, part, metadata=header | {"config": json.dumps(config)})
-    pack_log(run, target.with_suffix(".csv"))
+    write_log(log, target.with_suffix(".csv"))
     return config
 
 
-def pack_log(run: Path, target: Path) -> None:
-    """Write the log of a run, with five digits."""
+def write_log(log: pd.DataFrame, target: Path) -> None:
+    """Write a log, with five digits."""
     with replacing(target) as part:
-        pd.read_csv(run.with_suffix(".csv")).to_csv(part, index=False, float_format="%.5g")
+        log.to_csv(part, index=False, float_format="%.5g")
 
 
 def ship(run: Path, name: str, data: str, folder: Path) -> dict:
     """Write one file of weights and its log into the folder; returns its entry of the index."""
-    weights, log = folder / f"{name}.safetensors", folder / "logs" / f"{run.stem}.csv"
-    log.parent.mkdir(exist_ok=True)
+    header, log = read_run(run)
+    weights, logs = folder / f"{name}.safetensors", folder / "logs"
+    logs.mkdir(exist_ok=True)
     config = pack(run, weights)
-    weights.with_suffix(".csv").replace(log)
-    composites = " + ".join(f"{count:,} composites at {side} px" for side, count in config["stages"])
+    weights.with_suffix(".csv").replace(logs / f"{run.stem}.csv")
+    stages = config["stages"]
+    if config["epochs"]:
+        stages = [(stages[-1][0], int(header["steps"]) * config["batch_size"])]
+    composites = " + ".join(f"{count:,} composites at {side} px" for side, count in stages)
     start = f"from {config['start']}, " if config["start"] else ""
     return {
         "model": config["model"],
@@ -65,7 +88,7 @@ def ship(run: Path, name: str, data: str, folder: Path) -> dict:
         "file": weights.name,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "trained_on": f"{data}; {composites}, batch {config['batch_size']}, {start}seed {config['seed']}, "
-        f"{pd.read_csv(log).seconds.iloc[-1] / 60:.0f} minutes",
+        f"{log.seconds.iloc[-1] / 60:.0f} minutes",
     }
 
 
@@ -74,21 +97,23 @@ def main() -> int:
     parser.add_argument("runs", nargs="+", metavar="RUN[=NAME]")
     parser.add_argument("--data", required=True, help="which photos, in words")
     arguments = parser.parse_args()
-    index, shipped = {name: vars(entry) for name, entry in list_pretrained().items()}, set()
+    named: dict[str, list[Path]] = {}
+    for text in arguments.runs:
+        run, _, name = text.partition("=")
+        named.setdefault(name or re.sub(r"-s\d+$", "", Path(run).stem), []).append(Path(run))
     try:
-        for text in arguments.runs:
-            run, _, name = text.partition("=")
-            name = name or Path(run).stem.rpartition("-s")[0] or Path(run).stem
-            if name in shipped:
-                pack_log(Path(run), WEIGHTS / "logs" / f"{Path(run).stem}.csv")
-                continue
-            shipped.add(name)
-            index[name] = ship(Path(run), name, arguments.data, WEIGHTS)
+        for run in itertools.chain(*named.values()):
+            read_run(run)  # all of them, before anything is written
+        index = {name: vars(entry) for name, entry in list_pretrained().items()}
+        for name, (first, *others) in named.items():
+            index[name] = ship(first, name, arguments.data, WEIGHTS)
+            with replacing(WEIGHTS / "index.json") as part:
+                part.write_text(json.dumps(index, indent=2) + "\n")
+            for run in others:
+                write_log(read_run(run)[1], WEIGHTS / "logs" / f"{run.stem}.csv")
             print(f"{name}: {index[name]['trained_on']}")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    with replacing(WEIGHTS / "index.json") as part:
-        part.write_text(json.dumps(index, indent=2) + "\n")
     size = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())
     print(f"{WEIGHTS}: {size / 1e6:.1f} MB in all")
     return 0

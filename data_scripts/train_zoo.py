@@ -11,7 +11,8 @@ import csv
 import json
 import sys
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import redirect_stderr
 from dataclasses import replace
 from multiprocessing import get_context
@@ -46,9 +47,7 @@ def runs(rows: list[int], pool: str, scale: float, device: str) -> list[tuple[st
 
 def work(config: TrainingConfig, output: Path, deadline: float) -> str:
     """Go on with one run until the deadline; what went wrong, or nothing."""
-    minutes = (deadline - time.time()) / 60
-    if minutes <= 0:
-        return ""
+    minutes = max(0, deadline - time.time()) / 60
     with output.with_suffix(".log").open("a") as log, redirect_stderr(log):
         try:
             train(config, output, minutes)
@@ -84,15 +83,23 @@ def main() -> int:
         open_runs = [(config, outputs[name]) for name, config in queue if not finished(outputs[name])]
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    waiting, running, problems = deque(open_runs), {}, []
     # A fresh process for every run: a GPU cannot be used by a fork.
     with ProcessPoolExecutor(arguments.parallel, mp_context=get_context("spawn"), max_tasks_per_child=1) as executor:
-        jobs = [executor.submit(work, config, output, deadline) for config, output in open_runs]
-        problems = [text for text in map(outcome, jobs, (output for _, output in open_runs)) if text]
-
+        while running or (waiting and time.time() < deadline):
+            while waiting and len(running) < arguments.parallel and time.time() < deadline:
+                config, output = waiting.popleft()
+                running[executor.submit(work, config, output, deadline)] = output
+            for job in wait(running, return_when=FIRST_COMPLETED).done:
+                if problem := outcome(job, running.pop(job)):
+                    problems.append(problem)
     if arguments.export:
         arguments.export.mkdir(parents=True, exist_ok=True)
         for output in filter(finished, outputs.values()):
-            pack(output, arguments.export / output.name)
+            try:
+                pack(output, arguments.export / output.name)
+            except (ValueError, OSError) as error:
+                problems.append(str(error))
 
     rows = []
     for name, _ in queue:

@@ -29,6 +29,12 @@ BASELINES: dict[str, Method] = {
 """Methods without a network; three transfer the colours of the background to the foreground."""
 
 
+VALIDATION_SEED = 1
+"""Training draws the validation composites that choose its weights with seed 0."""
+HIGHEST_PSNR = 100.0
+"""dB; a result that equals the real photo has no more in a mean."""
+
+
 class Example(NamedTuple):
     """A composite with what it should look like."""
 
@@ -44,28 +50,34 @@ class Example(NamedTuple):
 
 
 def read_triplets(root: str | Path, split: str = "test", size: int = 256, partial: bool = False) -> Iterator[Example]:
-    """The triplets of a list, squeezed to a square; see :func:`~hdnet_lib.data.iharmony4.list_triplets`.
+    """The triplets of a list, each once, squeezed to a square; see :func:`~hdnet_lib.data.iharmony4.list_triplets`.
 
     Raises:
-        ValueError: a file is missing or cannot be read, or a mask is empty at this size.
+        ValueError: a file is missing or cannot be read, or a mask is empty or full at this size.
     """
-    for triplet in tqdm(list_triplets(root, split, partial), desc=str(root), unit="composite"):
+    triplets = dict.fromkeys(list_triplets(root, split, partial))
+    for triplet in tqdm(triplets, desc=str(root), unit="composite"):
         images = triplet.read(size)
-        if not images.mask.any():
-            raise ValueError(f"{triplet.name}: its mask is empty; check_dataset.py finds all such faults.")
+        if images.mask.all() or not images.mask.any():
+            state = "full" if images.mask.all() else "empty"
+            raise ValueError(f"{triplet.name}: its mask is {state}; check_dataset.py finds all such faults.")
+        # By name alone: subsets that were made from the same photos share their clusters.
         yield Example(triplet.name, triplet.photo, *images)
 
 
 def make_validation(table: str | Path, size: int = 256, rounds: int = 2) -> Iterator[Example]:
     """Composites of the validation photos of a pool, ``rounds`` of each mask; those that equal the photo are left out.
 
+    Others than those that choose the weights in training, but of the same photos: a comparison of runs, no test.
+
     Raises:
         ValueError: see :class:`~hdnet_lib.data.pool.PhotoPool`.
     """
     pool = PhotoPool(table, "validation", size)
     samples = range(rounds * len(pool))
-    for number, photo in zip(tqdm(samples, desc=str(table), unit="composite"), pool.photos(samples), strict=True):
-        made = pool.composites([number])
+    photos = pool.photos(samples, VALIDATION_SEED)
+    for number, photo in zip(tqdm(samples, desc=str(table), unit="composite"), photos, strict=True):
+        made = pool.composites([number], VALIDATION_SEED)
         composite, real = (
             ((image[0].permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
             for image in (made.composite, made.real)
@@ -123,8 +135,9 @@ def summarise(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     Returns:
         Index: method, in the table's order. Columns: composites, photos, psnr, mse, fmse, ssim; psnr_low and
         psnr_high, gain, gain_low and gain_high (95 % intervals, :func:`mean_interval`), worse (number of
-        composites with a lower PSNR than the reference method gives them).
+        composites with a lower PSNR than the reference method gives them). A PSNR counts as 100 dB at most.
     """
+    table = table.assign(psnr=table.psnr.clip(upper=HIGHEST_PSNR))
     psnr = table.pivot(index="name", columns="method", values="psnr")
     rows = {}
     for method, scores in table.groupby("method", sort=False):

@@ -139,7 +139,12 @@ def plot_training(logs: dict[str, pd.DataFrame], composite: tuple[float, float] 
         logs: name -> what :func:`~hdnet_lib.training.train` wrote as CSV; at most four. One log shows its loss in
             training, too.
         composite: loss and PSNR of the validation composites as they are: what a network has to beat.
+
+    Raises:
+        ValueError: there are more than four logs.
     """
+    if len(logs) > 4:
+        raise ValueError(f"at most four logs can be told apart in one figure, not {len(logs)}.")
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.6))
     colors = [sns.color_palette("colorblind")[index] for index in (0, 3, 2, 7)]
     for (name, log), color, style in zip(logs.items(), colors, ["-", "--", "-.", ":"], strict=False):

@@ -17,6 +17,7 @@ from accelerate.utils import is_tensorboard_available
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -28,8 +29,8 @@ from hdnet_lib.losses import foreground_mse
 from hdnet_lib.model import HDNet, initialise_as_identity, paste
 from hdnet_lib.registry import create_model, fill, load_weights
 
-MADE_TOGETHER = 256
-"""So many composites are made at once on a GPU."""
+MADE_TOGETHER = 256 * 128**2
+"""Composites of so many pixels in all are made at once on a GPU (256 of 128 x 128)."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +166,15 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     progress = tqdm(
         initial=run.step, total=len(plan), desc=f"training {config.model}", unit="step",
         disable=not accelerator.is_main_process)  # fmt: skip
+    step = run.step
     for step, side in enumerate(plan[run.step :], start=run.step + 1):
         for group in prepared_optimiser.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(pixels / total_pixels, config.schedule)
         composite, mask, real = next(batches)
-        raw = network(composite.contiguous(memory_format=memory_format(accelerator.device)), mask)
+        try:
+            raw = network(composite.contiguous(memory_format=memory_format(accelerator.device)), mask)
+        except TorchDynamoException as error:
+            raise ValueError(f"torch.compile cannot be used here: {reason(error)}; train without it.") from None
         loss = foreground_mse(paste(raw.float(), composite, mask), real, mask)
         prepared_optimiser.zero_grad()
         accelerator.backward(loss)
@@ -198,26 +203,29 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
                 accelerator.log(scores, step=step)
             late = torch.tensor(float(time.monotonic() - started > minutes * 60), device=accelerator.device)
             if step < len(plan) and accelerator.reduce(late, reduction="sum").item():
-                progress.close()
-                return None
+                break
     progress.close()
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    if step < len(plan):
+        return None
     accelerator.wait_for_everyone()
     return load_weights(output)
 
 
-def read_log(output: Path) -> list[dict]:
+def read_log(output: str | Path) -> list[dict]:
     """The lines of the log of the run that writes ``output``, numbers as numbers; none before its first validation."""
-    state = _state(output.with_suffix(".checkpoint"))
+    state = _state(Path(output).with_suffix(".checkpoint"))
     return state["log"] if state else []
 
 
-def load_last(output: Path) -> HDNet:
+def load_last(output: str | Path) -> HDNet:
     """The model of the last validation of the run that writes ``output``, better or not, in evaluation mode.
 
     Raises:
         ValueError: there is no checkpoint, or it cannot be read.
     """
-    checkpoint = output.with_suffix(".checkpoint")
+    checkpoint = Path(output).with_suffix(".checkpoint")
     state = _state(checkpoint)
     if not state:
         raise ValueError(f"{checkpoint}: there is no such checkpoint.")
@@ -226,8 +234,9 @@ def load_last(output: Path) -> HDNet:
     return model.eval()
 
 
-def finished(output: Path) -> bool:
+def finished(output: str | Path) -> bool:
     """Whether the run that writes ``output`` has made all its steps."""
+    output = Path(output)
     state = _state(output.with_suffix(".checkpoint"))
     return bool(state) and state["log"][-1]["step"] == state["steps"] and output.is_file()
 
@@ -433,7 +442,8 @@ def _batches(config: TrainingConfig, plan: list[int], first: int, accelerator: A
         last = next((step for step in range(first, len(plan)) if plan[step] != side), len(plan))
         pool = _pool(config, "train", side, accelerator.device)
         # Small batches leave a GPU waiting for its next order: there the composites of several steps are made at once.
-        together = max(1, MADE_TOGETHER // share) if accelerator.device.type == "cuda" else 1
+        at_once = accelerator.device.type == "cuda" and pool.resident
+        together = max(1, MADE_TOGETHER // (share * side**2)) if at_once else 1
         starts = [step * config.batch_size + offset for step in range(first, last)]
         groups = (starts[at : at + together] for at in range(0, len(starts), together))
         samples = ([start + number for start in group for number in range(share)] for group in groups)

@@ -1,11 +1,15 @@
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 import score_weights
 import torch
 from conftest import REPOSITORY
+from PIL import Image
 
 from hdnet_lib.data import list_triplets
+from hdnet_lib.data.pool import PhotoPool
 from hdnet_lib.evaluation import (
     BASELINES,
     Example,
@@ -83,7 +87,10 @@ def test_triplets_know_their_photo(mini):
 
 def test_validation_composites_are_of_held_out_photos(table):
     examples = list(make_validation(table, 32, rounds=2))
-    assert 0 < len({e.photo for e in examples}) <= len(examples)
+    assert {e.photo for e in examples} == {p.name for p, _ in PhotoPool(table, "validation", 32)._pairs}
+    assert not {e.photo for e in examples} & {p.name for p, _ in PhotoPool(table, "train", 32)._pairs}
+    chosen_by = PhotoPool(table, "validation", 32).composites([0])
+    assert not np.allclose(examples[0].composite, (chosen_by.composite[0].permute(1, 2, 0) + 1) * 127.5, atol=1)
     assert all((table.parent / e.photo).is_file() for e in examples)
     for one, other in zip(examples, make_validation(table, 32, rounds=2), strict=True):
         assert np.array_equal(one.composite, other.composite)
@@ -152,6 +159,42 @@ def test_groups_count_every_composite_once():
     assert result.composites.tolist() == [2, 1, 1, 1, 1]
     assert result.mean_gain.tolist() == [1.5, 3, 3, -1, 4]
     assert result.made_worse.tolist() == [1, 0, 0, 1, 0]
+
+
+def test_a_result_that_is_the_photo_counts_as_100_db():
+    examples = [example("one", "a", 10), example("two", "b", 20)]
+    table = score_methods(examples, {"as it is": lambda c, m: c, "darker": lambda c, m: c * 0.9})
+    table.loc[table.name == "two", "psnr"] = np.inf
+    result = summarise(table, "as it is")
+    assert np.isfinite(result).all().all()
+    assert result.loc["as it is", "psnr"] > 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--models", "hdnet-lite", "x/hdnet-lite.safetensors"], "two methods are called hdnet-lite: rename a file."),
+        (["--size", "36"], "--size must be a multiple of 8, not 36."),
+        (["--table", "nowhere/scores.csv"], "--table: the folder nowhere does not exist."),
+        (["--reference", "x"], "--reference must be one of composite as it is, Reinhard"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_scored(arguments, sentence, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["score_weights.py", *arguments])
+    with pytest.raises(SystemExit):
+        score_weights.main()
+    assert sentence in capsys.readouterr().err
+
+
+def test_full_masks_are_refused_and_doubles_scored_once(small, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(small, copy)
+    name = list_triplets(copy, "test")[0]
+    (copy / "IHD_test.txt").write_text(f"{name.line}\n{name.line}\n")
+    assert len(list(read_triplets(copy, "test", 64))) == 1
+    Image.new("L", (64, 64), 255).save(name.mask)
+    with pytest.raises(ValueError, match=f"{name.name}: its mask is full"):
+        list(read_triplets(copy, "test", 64))
 
 
 def test_the_model_card_quotes_what_the_command_prints():

@@ -15,6 +15,7 @@ from conftest import REPOSITORY
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch._dynamo.exc import TorchDynamoException
 
 from hdnet_lib import create_model, training
 from hdnet_lib.cli import main
@@ -88,7 +89,30 @@ def test_training_continues_from_weights(table, tmp_path):
         run(table, tmp_path / "three.safetensors", start=str(table))
 
 
-def test_compile_is_asked_for_and_trains_the_same(table, tmp_path, monkeypatch):
+def test_a_run_starts_near_the_identity_unless_told_otherwise(table, tmp_path):
+    batch = PhotoPool(table, "validation", 32).composites(range(128))
+    losses = {}
+    for start in ("identity", "normal"):
+        output = tmp_path / f"{start}.safetensors"
+        run(table, output, learning_rate=1e-12, average_decay=0.0, initialisation=start, model="hdnet-lite")
+        losses[start] = validate(load_last(output), batch)[0]
+    assert losses["identity"] < losses["normal"] / 2
+    assert losses["identity"] < 2 * validate(lambda composite, mask: composite, batch)[0]
+
+
+def test_a_compiler_that_fails_gets_one_sentence(table, tmp_path, monkeypatch):
+    def broken(module):
+        def fails(*arguments):
+            raise TorchDynamoException("no compiler\nmuch more")
+
+        return fails
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(ValueError, match=r"torch\.compile cannot be used here: no compiler; train without it\."):
+        run(table, tmp_path / "w.safetensors", compile=True)
+
+
+def test_compile_is_asked_for_once(table, tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or module)
     run(table, tmp_path / "plain.safetensors")
@@ -111,7 +135,7 @@ def test_composites_made_for_several_steps_at_once_are_the_same(table):
     pools = {16: PhotoPool(table, size=16), 32: PhotoPool(table, size=32)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_pool", lambda config, part, side, device: pools[side])
-        patch.setattr(training, "MADE_TOGETHER", 8)
+        patch.setattr(training, "MADE_TOGETHER", 8 * 16**2)
         two = list(training._batches(config, plan, 2, OnGpu))
     assert len(one) == len(two) == 6
     for a, b in zip(one, two, strict=True):

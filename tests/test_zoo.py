@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pack_pool
@@ -181,13 +182,38 @@ def test_shipped_weights_load_and_say_what_they_are(table, tmp_path, monkeypatch
         assert json.loads(file.metadata()["config"])["data"] == "pool.csv"
 
 
-def test_only_finished_runs_are_shipped(table, tmp_path):
+def test_only_finished_runs_are_shipped_and_nothing_changes_before(table, tmp_path, monkeypatch, capsys):
     config = TrainingConfig(
         model="hdnet-nano", data=str(table), stages=((16, 32),), batch_size=8, validate_every=2, device="cpu"
     )
-    train(config, tmp_path / "w.safetensors", minutes=0)
-    with pytest.raises(ValueError, match="has not made all its 4 steps"):
-        ship_weights.ship(tmp_path / "w.safetensors", "w", "photos", tmp_path)
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "index.json").write_text("{}")
+    for module in (ship_weights, registry):
+        monkeypatch.setattr(module, "WEIGHTS", folder)
+    done, stopped, lost = (tmp_path / f"{name}.safetensors" for name in ("a-star", "w-s1", "lost"))
+    train(config, done)
+    train(config, lost)
+    lost.with_suffix(".csv").unlink()
+    train(config, stopped, minutes=0)
+
+    def ship(*runs):
+        monkeypatch.setattr("sys.argv", ["ship_weights.py", "--data", "photos", *map(str, runs)])
+        return ship_weights.main()
+
+    for bad, sentence in (
+        (stopped, "w-s1.safetensors: this run has made 2 of its 4 steps"),
+        (lost, "lost.csv: the log of the run cannot be read"),
+        (Path(ship_weights.__file__), "the weights cannot be read"),
+    ):
+        with pytest.raises(SystemExit):
+            ship(done, bad)
+        assert sentence in capsys.readouterr().err
+        assert [path.name for path in folder.iterdir()] == ["index.json"]
+    with pytest.raises(ValueError, match="would overwrite the run itself"):
+        ship_weights.pack(done, done)
+    assert ship(done) == 0
+    assert list(registry.list_pretrained()) == ["a-star"]
 
 
 def test_what_comes_with_the_package_is_small_and_has_logs():
@@ -211,7 +237,17 @@ def test_a_session_waits_for_all_parts_and_brings_back_what_is_done(table, tmp_p
     assert "bring the other parts" in session().stderr
     for part in parts[1:]:
         shutil.move(part, tmp_path / "parts")
+    (tmp_path / "out" / "zoo.tar.07").touch()  # of an earlier session
     result = session("--rows", "2", "--minutes", "0")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("open") == sum(len(entry["seeds"].split()) for entry in ENTRIES if entry["row"] == "2")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["zoo.tar.00"]
+    # A run that is done: the pool's path and all settings are those of the queue.
+    config = dict(train_zoo.runs([2], str(tmp_path / "work" / "pool" / "pool.csv"), 1e-9, "cpu"))["w8-base-s2"]
+    train(config, tmp_path / "work" / "zoo" / "w8-base-s2.safetensors")
+    assert session("--rows", "2", "--minutes", "0").returncode == 0
+    with tarfile.open(tmp_path / "out" / "zoo.tar.00") as tar:
+        assert {"./w8-base-s2.safetensors", "./w8-base-s2.csv"} <= set(tar.getnames())
+    damaged = tmp_path / "parts" / parts[0].name
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    assert session("--rows", "2", "--minutes", "0").returncode != 0  # a damaged part trains nothing

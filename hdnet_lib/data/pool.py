@@ -86,6 +86,11 @@ class Pool:
     def __len__(self) -> int:
         raise NotImplementedError
 
+    @property
+    def resident(self) -> bool:
+        """Whether the images are kept in memory."""
+        return self._resident is not None
+
     def composites(self, samples: Sequence[int], seed: int = 0) -> Composites:
         """Make the composites with these numbers, (B,) of 0, 1, 2, ...; each depends on its number and the seed alone.
 
@@ -96,7 +101,7 @@ class Pool:
     def batches(self, groups: Iterable[Sequence[int]], seed: int = 0, ahead: int = 4) -> Iterator[Composites]:
         """Yield :meth:`composites` of each group of numbers; images on disk are read ``ahead`` groups ahead."""
         plans = (self._plan(samples, seed) for samples in groups)
-        if self._resident is not None:
+        if self.resident:
             for plan in plans:
                 index = torch.from_numpy(plan.index).to(self.device)
                 yield self._compose(plan, *(images[index] for images in self._resident))
@@ -250,8 +255,13 @@ class PhotoPool(Pool):
         return len(self._pairs)
 
     def photos(self, samples: Sequence[int], seed: int = 0) -> list[str]:
-        """The photo of each of these composites: its path in the table."""
-        return [self._pairs[index][0].relative_to(self._folder).as_posix() for index in self._numbers(samples, seed)]
+        """The photo of each of these composites: its path, from the table's folder where it lies in there."""
+        paths = [self._pairs[index][0] for index in self._numbers(samples, seed)]
+        inside = [path.is_relative_to(self._folder) for path in paths]
+        return [
+            (path.relative_to(self._folder) if here else path).as_posix()
+            for path, here in zip(paths, inside, strict=True)
+        ]
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         photo, mask = self._pairs[index]
