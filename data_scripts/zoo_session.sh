@@ -9,6 +9,8 @@ usage="usage: zoo_session.sh PARTS WORK OUT [options of train_zoo.py]"
 parts=${1:?$usage} work=${2:?$usage} out=${3:?$usage}
 shift 3
 python=${PYTHON:-python3}
+repository=$(cd "$(dirname "$0")/.." && pwd)
+export PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}" # the package need not be installed there
 mkdir -p "$work/pool" "$work/export" "$out"
 for part in "$parts"/part*.tar; do
     if [ -f "$part" ]; then tar xf "$part" -C "$work/pool"; fi
@@ -18,7 +20,7 @@ if [ ! -f "$work/pool/pool.csv" ]; then
     exit 0
 fi
 status=0
-"$python" data_scripts/train_zoo.py "$work/pool/pool.csv" "$work/zoo" --export "$work/export" "$@" || status=$?
+"$python" "$repository/data_scripts/train_zoo.py" "$work/pool/pool.csv" "$work/zoo" --export "$work/export" "$@" || status=$?
 rm -f "$out"/zoo.tar.*
 tar cf - -C "$work/export" . | split --bytes 15000000 --numeric-suffixes - "$out/zoo.tar."
 exit $status

@@ -119,7 +119,7 @@ def test_pretrained_weights_load_and_say_what_they_are(name):
 
 
 def test_changed_or_unknown_weights_are_refused(tmp_path, monkeypatch):
-    for file in registry.WEIGHTS.iterdir():
+    for file in registry.WEIGHTS.glob("*.*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
     name, entry = next(iter(list_pretrained().items()))
