@@ -65,11 +65,15 @@ def test_template(path):
 
 
 def test_only_volatile_cells_are_exempt_from_comparison():
-    exempt = {
-        (path.stem, cell.source)
+    """Those that train: they print progress bars and nothing else."""
+    exempt = [
+        (path.stem, cell.source.split("\n")[0], cell.outputs)
         for path in NOTEBOOKS
         for cell in code_cells(path)
         if {"nbval-ignore-output", "nbval-skip", "raises-exception"} & set(cell.metadata.get("tags", []))
         or "NBVAL" in cell.source
-    }
-    assert exempt == set()
+    ]
+    assert exempt == [
+        ("05_train", "folder = tempfile.TemporaryDirectory()", []),
+        ("05_train", "tiny = TrainingConfig(", []),
+    ]
