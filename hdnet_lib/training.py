@@ -92,7 +92,7 @@ PRESETS = {
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Order of images and weights in memory that trains fastest: channels last costs a quarter more on a CPU."""
+    """Order of images and weights in memory that trains fastest: on a CPU, channels last takes 5 to 45 % longer."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
