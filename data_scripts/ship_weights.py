@@ -43,8 +43,8 @@ def read_run(run: Path) -> tuple[dict, pd.DataFrame]:
     return header, log
 
 
-def pack(run: Path, target: Path) -> dict:
-    """Write a finished run's weights in half precision, and its log beside them; returns the run's config.
+def pack(run: Path, target: Path) -> tuple[dict, pd.DataFrame]:
+    """Write a finished run's weights in half precision, and its log beside them; returns the run's config and log.
 
     Raises:
         ValueError: see :func:`read_run`; or the target is the run itself.
@@ -61,7 +61,7 @@ def pack(run: Path, target: Path) -> dict:
     with replacing(target) as part:
         save_file(tensors, part, metadata=header | {"config": json.dumps(config)})
     write_log(log, target.with_suffix(".csv"))
-    return config
+    return config, log
 
 
 def write_log(log: pd.DataFrame, target: Path) -> None:
@@ -72,14 +72,13 @@ def write_log(log: pd.DataFrame, target: Path) -> None:
 
 def ship(run: Path, name: str, data: str, folder: Path) -> dict:
     """Write one file of weights and its log into the folder; returns its entry of the index."""
-    header, log = read_run(run)
     weights, logs = folder / f"{name}.safetensors", folder / "logs"
     logs.mkdir(exist_ok=True)
-    config = pack(run, weights)
+    config, log = pack(run, weights)
     weights.with_suffix(".csv").replace(logs / f"{run.stem}.csv")
     stages = config["stages"]
     if config["epochs"]:
-        stages = [(stages[-1][0], int(header["steps"]) * config["batch_size"])]
+        stages = [(stages[-1][0], int(log.step.iloc[-1]) * config["batch_size"])]
     composites = " + ".join(f"{count:,} composites at {side} px" for side, count in stages)
     start = f"from {config['start']}, " if config["start"] else ""
     return {

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from hdnet_lib.data.iharmony4 import list_triplets
 from hdnet_lib.data.pool import PhotoPool
 from hdnet_lib.data.recipes import match_histograms, reinhard, xiao
-from hdnet_lib.images import to_tensor
+from hdnet_lib.images import to_pixels, to_tensor
 from hdnet_lib.metrics import Protocol, score
 from hdnet_lib.model import HDNet, paste
 
@@ -78,10 +78,7 @@ def make_validation(table: str | Path, size: int = 256, rounds: int = 2) -> Iter
     photos = pool.photos(samples, VALIDATION_SEED)
     for number, photo in zip(tqdm(samples, desc=str(table), unit="composite"), photos, strict=True):
         made = pool.composites([number], VALIDATION_SEED)
-        composite, real = (
-            ((image[0].permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
-            for image in (made.composite, made.real)
-        )
+        composite, real = (to_pixels(image / 2 + 0.5) for image in (made.composite, made.real))
         if not np.array_equal(composite, real):
             yield Example(str(number), photo, composite, made.mask[0, 0].numpy() > 0.5, real)
 

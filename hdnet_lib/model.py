@@ -85,7 +85,6 @@ class HDNet(nn.Module):
             raise ValueError(f"decoder_module must be 'mgd', 'mgd-constant', 'sa' or None, not {decoder_module!r}.")
         if learned_mask and decoder_module != "mgd":
             raise ValueError("learned_mask needs decoder_module='mgd': only the MGDs use a learned mask.")
-        self.width = width
         bottom = 8 * width
 
         self.encoder = nn.ModuleList()
@@ -199,14 +198,15 @@ def initialise_as_identity(model: HDNet) -> None:
     the three colours and their negatives (six channels; a narrower network carries fewer), the MGDs start with
     kernels near the identity, and the output layer reads nothing else.
     """
-    model.output.weight.zero_()
-    for channel in range(min(6, model.width)):
+    first, last = model.encoder[0].conv.weight, model.output.weight
+    # The gate of spatial attention starts near a half.
+    gate = 0.5 if any(isinstance(module, SpatialAttention) for module in model.dynamics.values()) else 1
+    last.zero_()
+    for channel in range(min(6, len(first))):
         color, sign = channel % 3, 1 if channel < 3 else -1
-        model.encoder[0].conv.weight[channel] = 0
-        model.encoder[0].conv.weight[channel, color, 1, 1] = sign
-        # The gate of spatial attention starts near a half.
-        gate = 0.5 if isinstance(model.dynamics["6"] if model.dynamics else None, SpatialAttention) else 1
-        model.output.weight[channel, color, 1, 1] = sign * 1.15 / gate
+        first[channel] = 0
+        first[channel, color, 1, 1] = sign
+        last[channel, color, 1, 1] = sign * 1.15 / gate
     for module in model.dynamics.values():
         if isinstance(module, GlobalDynamic):
             module.expand.bias.view(2, module.channels, module.channels).add_(torch.eye(module.channels))

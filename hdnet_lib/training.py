@@ -63,8 +63,8 @@ class TrainingConfig:
     initialisation: str = "identity"
     """"identity": see :func:`~hdnet_lib.model.initialise_as_identity`; "normal": N(0, 0.02), the released one."""
     compile: bool = False
-    """Whether `torch.compile` makes the network first: a minute for each side in `stages`, then faster steps on a
-    GPU; on a CPU it gains less than a tenth. ``data_scripts/benchmark_training.py`` measures it."""
+    """Whether `torch.compile` makes the network first, which takes a minute for each side in `stages`. On a CPU it then
+    gains less than a tenth; a GPU is not measured yet. ``data_scripts/benchmark_training.py --compile`` measures it."""
     start: str = ""
     """Weights (safetensors) of the same model to start from, instead of random ones."""
     validate_every: int = 200
@@ -92,7 +92,8 @@ PRESETS = {
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Order of images and weights in memory that trains fastest: on a CPU, channels last takes 5 to 45 % longer."""
+    """Order of images and weights in memory: on a CPU, channels last takes 5 to 45 % longer; on a GPU it is what NVIDIA
+    advises for bf16, and not measured here yet."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 

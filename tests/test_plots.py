@@ -53,3 +53,5 @@ def test_training_curves_show_the_log():
     assert [list(line.get_ydata()) for line in right.lines] == [[20, 25], [30, 30]]
     left, right = plot_training({"one": log, "two": log}).axes
     assert [line.get_label() for line in left.lines] == ["one", "two"]
+    with pytest.raises(ValueError, match="at most four logs"):
+        plot_training(dict.fromkeys("abcde", log))

@@ -82,7 +82,7 @@ def test_the_queue_is_stopped_and_goes_on(table, tmp_path, monkeypatch, capsys):
     assert [path.name for path in exported] == [path.name for path in outputs]
     assert all(path.with_suffix(".csv").is_file() for path in exported)
     assert load_weights(exported[-1]).local_dynamic.k == 3
-    assert ship_weights.pack(exported[0], tmp_path / "again.safetensors")["model"] == "hdnet-nano"
+    assert ship_weights.pack(exported[0], tmp_path / "again.safetensors")[0]["model"] == "hdnet-nano"
     outputs[0].with_suffix(".checkpoint").unlink()
     outputs[0].write_bytes(outputs[1].read_bytes())
     status, _ = queue()
@@ -219,6 +219,8 @@ def test_only_finished_runs_are_shipped_and_nothing_changes_before(table, tmp_pa
 def test_what_comes_with_the_package_is_small_and_has_logs():
     files = [path for path in registry.WEIGHTS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 40e6
+    logged = {path.stem for path in files if path.suffix == ".csv"}
+    assert all({name, f"{name}-s0"} & logged for name in list_pretrained())
     named = {entry.file for entry in list_pretrained().values()}
     assert named == {path.name for path in files if path.suffix == ".safetensors"}
 
