@@ -6,9 +6,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 
+import pandas as pd
+
+from hdnet_lib.evaluation import BASELINES, COMPOSITE, evaluate, method_name
 from hdnet_lib.harmonize import WORKING_SIZE, harmonize
 from hdnet_lib.images import check_output, save_image
+from hdnet_lib.metrics import PROTOCOLS
 from hdnet_lib.registry import list_models, list_pretrained, load_model
+from hdnet_lib.statistics import choose_protocol, compare, fmse_bins, gains_by_group, ratio_bins, summarise
 from hdnet_lib.training import PRESETS, TrainingConfig, train
 
 
@@ -59,6 +64,38 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; the run can go on later")
     command.set_defaults(run=_train)
 
+    command = commands.add_parser("evaluate", help="score models on composites whose real photo is known")
+    command.add_argument("data", help='a folder in iHarmony4 layout, "mini", or a CSV table of photos and masks, '
+                         "of whose validation photos composites are made")  # fmt: skip
+    command.add_argument(
+        "--models", nargs="+", default=["hdnet-lite"], metavar="MODEL",
+        help=f"{', '.join([*BASELINES, *list_pretrained()])}, .safetensors files, or folders of results that another "
+        "program made (%(default)s)"
+    )  # fmt: skip
+    command.add_argument(
+        "-o", "--output", metavar="TABLE.csv", help="table of all scores; a stopped evaluation goes on there"
+    )
+    command.add_argument(
+        "--protocols", nargs="+", default=list(PROTOCOLS), choices=PROTOCOLS, metavar="PROTOCOL",
+        help=f"of the table; the first is printed ({' '.join(PROTOCOLS)})"
+    )  # fmt: skip
+    command.add_argument("--split", default="test", help="name of the list of a folder (%(default)s)")
+    command.add_argument("--partial", action="store_true", help="leave out composites of which a file is missing")
+    for option, lowest, default, text in (
+        ("size", 16, 256, "side in pixels"),
+        ("limit", 0, 0, "at most so many composites, spread over the list; 0 for all"),
+        ("batch-size", 1, 8, "composites that a network gets at once"),
+    ):
+        command.add_argument(f"--{option}", type=at_least(lowest), default=default, help=f"{text} (%(default)s)")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    command.add_argument("--shard", default="1/1", metavar="K/N", help="score the K-th of N shares; needs --output")
+    command.add_argument("--images", metavar="FOLDER", help="write the results there, as PNG")
+    command.add_argument("--reference", default=COMPOSITE, help="method that gains are over (%(default)s)")
+    command.add_argument("--groups", action="store_true", help="also print the gains by subset, size and error")
+    command.add_argument("--compare", metavar="ENTRY", help="also compare with this method, or with all its seeds "
+                         "(<entry>-s<seed>)")  # fmt: skip
+    command.set_defaults(run=_evaluate)
+
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)
@@ -85,6 +122,49 @@ def at_least(lowest: int) -> Callable[[str], int]:
 def _harmonize(parsed: argparse.Namespace) -> None:
     check_output(parsed.output, (parsed.composite, parsed.mask))
     save_image(harmonize(load_model(parsed.model), parsed.composite, parsed.mask, parsed.working_size), parsed.output)
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    names = {COMPOSITE, *map(method_name, parsed.models)}
+    if parsed.reference not in names:
+        raise ValueError(f"--reference must be one of {', '.join(sorted(names))}, not {parsed.reference!r}.")
+    if parsed.shard != "1/1" and not parsed.output:
+        raise ValueError("--shard needs --output: the shares meet in the table's folder.")
+    table = evaluate(
+        parsed.data, parsed.models, parsed.output, parsed.protocols, parsed.split, parsed.size, parsed.partial,
+        parsed.limit, parsed.batch_size, parsed.device, parsed.shard, parsed.images
+    )  # fmt: skip
+    if table.empty:
+        print("This share is empty.")
+        return
+    scores = choose_protocol(table, parsed.protocols[0])
+    counts = f"{scores.name.nunique()} composites of {scores.photo.nunique()} photos"
+    print(
+        f"\n{parsed.data}: {counts}, {parsed.size} px, protocol {parsed.protocols[0]}; gain over: {parsed.reference}\n"
+    )
+    print(markdown(summarise(scores, parsed.reference)))
+    if parsed.groups:
+        for groups in (scores.subset, ratio_bins(scores), fmse_bins(scores, parsed.reference)):
+            print(f"\nGain in dB and number made worse, by {groups.name}\n")
+            print(gains_by_group(scores, groups, parsed.reference).round(2).to_string())
+    for metric in ("fmse", "psnr") if parsed.compare else ():
+        compared = compare(scores, parsed.compare, metric).round(4)
+        print(f"\n{metric} over all seeds, and the difference from {parsed.compare}\n{compared.to_string()}")
+
+
+def markdown(summary: pd.DataFrame) -> str:
+    """What :func:`~hdnet_lib.statistics.summarise` found, as a table to read and to paste."""
+    lines = [
+        "| method | PSNR (dB) | gain (dB) | made worse | MSE | fMSE | SSIM |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for method, row in summary.iterrows():
+        lines.append(
+            f"| {method} | {row.psnr:.2f} [{row.psnr_low:.2f}, {row.psnr_high:.2f}] "
+            f"| {row.gain:+.2f} [{row.gain_low:+.2f}, {row.gain_high:+.2f}] | {row.worse:.0f} "
+            f"| {row.mse:.1f} | {row.fmse:.1f} | {row.ssim:.4f} |"
+        )
+    return "\n".join(lines)
 
 
 def parse_stages(text: str) -> tuple[tuple[int, int], ...]:

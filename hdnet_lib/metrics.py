@@ -101,7 +101,7 @@ def score(
     for name, image in images.items():
         if image.shape != (*mask.shape, 3):
             raise ValueError(f"{name} has the shape {image.shape}, but the mask needs {(*mask.shape, 3)}.")
-        images[name] = _to_eight_bits(image, protocol.rounding)
+        images[name] = to_eight_bits(image, protocol.rounding)
         if not np.isfinite(images[name]).all():
             raise ValueError(f"{name} holds values that are not finite.")
 
@@ -122,8 +122,8 @@ def score(
     )
 
 
-def _to_eight_bits(image: np.ndarray, rounding: str) -> np.ndarray:
-    """Float64 values on the scale 0 to 255, made whole as the protocol says."""
+def to_eight_bits(image: np.ndarray, rounding: str) -> np.ndarray:
+    """Float64 values on the scale 0 to 255, made whole as a protocol's ``rounding`` says."""
     image = image.astype(np.float64)
     if rounding == "none":
         return image

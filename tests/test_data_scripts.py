@@ -16,7 +16,6 @@ import pandas as pd
 import prepare_iharmony4
 import psutil
 import pytest
-import score_weights
 from conftest import REPOSITORY
 from PIL import Image, ImageFilter
 
@@ -479,17 +478,3 @@ def test_lists_under_other_names_are_not_shadowed(copy):
     with pytest.raises(ValueError, match="without folders"):
         make_lists.make_lists(copy, "../x", 0.3, seed=1, workers=1)
     assert contents(copy) == before
-
-
-def test_score_weights_names_the_fault(copy, monkeypatch, capsys):
-    Image.new("L", (64, 64)).save(copy / MASK)
-    for arguments, sentence in (
-        ([str(copy)], "Change/china_1_1: its mask is empty"),
-        ([str(copy / "Change")], "give the folder above it"),
-        ([str(copy), "--models", "none.safetensors"], "none.safetensors: the weights cannot be read"),
-    ):
-        monkeypatch.setattr("sys.argv", ["score_weights.py", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            score_weights.main()
-        assert caught.value.code == 2
-        assert sentence in capsys.readouterr().err

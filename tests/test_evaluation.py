@@ -1,31 +1,40 @@
+"""Evaluation: what is scored, by which methods, and the table on disk."""
+
+import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
-import score_weights
-import torch
 from conftest import REPOSITORY
 from PIL import Image
 
+from hdnet_lib import cli, evaluation
 from hdnet_lib.data import list_triplets
 from hdnet_lib.data.pool import PhotoPool
 from hdnet_lib.evaluation import (
     BASELINES,
+    COMPOSITE,
     Example,
-    compare_entries,
-    make_validation,
-    mean_interval,
-    network,
-    permutation_test,
-    read_triplets,
+    Network,
+    Triplets,
+    Validation,
+    evaluate,
+    load_method,
+    load_methods,
+    read_scores,
     score_methods,
-    summarise,
 )
-from hdnet_lib.images import to_tensor
-from hdnet_lib.metrics import score
+from hdnet_lib.metrics import PROTOCOLS, Protocol, score
 from hdnet_lib.registry import create_model, load_pretrained
+from hdnet_lib.statistics import choose_protocol, summarise
 
 
 def example(name, photo, shift):
@@ -33,158 +42,85 @@ def example(name, photo, shift):
     real = rng.integers(60, 180, (16, 16, 3)).astype(np.uint8)
     mask = np.zeros((16, 16), bool)
     mask[4:12, 4:12] = True
-    return Example(name, photo, np.where(mask[..., None], real + np.uint8(shift), real), mask, real)
+    return Example(name, "x", photo, np.where(mask[..., None], real + np.uint8(shift), real), mask, real)
+
+
+def same(one, other):
+    """Equal to the last bit, but for the times."""
+    pd.testing.assert_frame_equal(
+        one.drop(columns="seconds").reset_index(drop=True), other.drop(columns="seconds").reset_index(drop=True),
+        check_exact=True,
+    )  # fmt: skip
+
+
+# --- scores
 
 
 def test_scores_are_those_of_the_metrics():
     examples = [example("one", "a", 10), example("two", "b", 20)]
-    table = score_methods(examples, {"as it is": lambda c, m: c, "real": lambda c, m: c - m * 10 / 255})
-    expected = score(examples[1].composite, examples[1].real, examples[1].mask)
-    row = table[(table.name == "two") & (table.method == "as it is")].iloc[0]
-    assert (row.psnr, row.fmse, row.ratio) == (expected.psnr, expected.fmse, 0.25)
-    assert len(table) == 4
+    table = score_methods(
+        examples, {"as it is": BASELINES[COMPOSITE], "darker": lambda batch: [e.real // 2 for e in batch]}
+    )
+    assert len(table) == 2 * 2 * len(PROTOCOLS)
+    for name, protocol in PROTOCOLS.items():
+        expected = score(examples[1].composite, examples[1].real, examples[1].mask, examples[1].composite, protocol)
+        chosen = (table.name == "two") & (table.method == "as it is") & (table.protocol == name)
+        row = table[chosen].iloc[0]
+        assert tuple(row[list(expected._fields)]) == tuple(expected)
+        assert (row.subset, row.photo, row.ratio) == ("x", "b", 0.25)
 
 
-def test_summary_counts_gains_and_losses():
-    rows = [("one", "a", 30, 33), ("two", "a", 30, 31), ("three", "b", 40, 38)]
-    table = pd.concat(
-        pd.DataFrame({"name": name, "photo": photo, "method": ["as it is", "ours"], "psnr": [before, after],
-                      "mse": 1, "fmse": 1, "ssim": 1}) for name, photo, before, after in rows)  # fmt: skip
-    ours = summarise(table, "as it is").loc["ours"]
-    assert (ours.composites, ours.photos, ours.worse) == (3, 2, 1)
-    assert ours.gain == pytest.approx(2 / 3)
-    # Only two photos: the mean gain of one is 2, of the other -2; resampling can give nothing beyond.
-    assert (ours.gain_low, ours.gain_high) == (pytest.approx(-2), pytest.approx(2))
+def test_batches_score_as_single_composites_do(small):
+    methods = {"hdnet-lite": Network(load_pretrained())}
+    examples = Triplets(small, size=64)
+    one, many = (score_methods(examples, methods, batch_size=size) for size in (1, 16))
+    assert one.drop(columns=["mse", "fmse", "psnr", "ssim", "seconds"]).equals(many[one.columns[:6]])
+    assert np.abs(one.psnr - many.psnr).max() < 1e-3
 
 
-def test_intervals_resample_photos_and_cover_the_truth():
-    """Of 95 % intervals about 95 % cover the mean; resampling composites one by one would cover far fewer."""
-    rng = np.random.default_rng(0)
-    covered, naive = 0, 0
-    photos, each = pd.Series(np.repeat(np.arange(100), 5)), pd.Series(np.arange(500))
-    for _ in range(200):
-        values = pd.Series(np.repeat(rng.normal(size=100), 5) + 0.3 * rng.normal(size=500))
-        _, low, high = mean_interval(values, photos, draws=500)
-        covered += low < 0 < high
-        _, low, high = mean_interval(values, each, draws=500)
-        naive += low < 0 < high
-    assert covered >= 175
-    assert naive < 150
+def test_protocols_of_ones_own_and_unknown_ones():
+    examples = [example("one", "a", 10)]
+    table = score_methods(examples, {"x": BASELINES[COMPOSITE]}, {"mine": Protocol(background="output")})
+    assert table.protocol.tolist() == ["mine"]
+    with pytest.raises(ValueError, match="no protocol called hdnte, only hdnet, idih"):
+        score_methods(examples, {}, ["hdnte"])
 
 
-def test_an_interval_may_have_photos_of_different_weight():
-    mean, low, high = mean_interval(pd.Series([1.0, 1.0, 1.0, 5.0]), pd.Series(list("aaab")))
-    assert mean == 2
-    assert (low, high) == (1, 5)
+def test_an_output_that_cannot_be_scored_names_method_and_composite():
+    broken = {"broken": lambda batch: [np.full((16, 16, 3), np.nan) for _ in batch]}
+    with pytest.raises(ValueError, match="broken, one: output holds values that are not finite"):
+        score_methods([example("one", "a", 10)], broken)
 
 
-def test_triplets_know_their_photo(mini):
-    examples = list(read_triplets(mini, "test", 32))
+# --- what is scored
+
+
+def test_triplets_know_their_photo_and_subset(mini):
+    examples = list(Triplets(mini, "test", 32))
     triplets = list_triplets(mini, "test")
-    assert [e.photo for e in examples] == [t.photo for t in triplets]
+    assert [(e.name, e.photo, e.subset) for e in examples] == [(t.name, t.photo, t.subset) for t in triplets]
     assert len({e.photo for e in examples}) == 3
     assert examples[0].composite.shape == (32, 32, 3)
+    assert examples[0].original == Image.open(triplets[0].composite).size
+
+
+def test_a_limit_spreads_over_the_list(mini):
+    names = [t.name for t in list_triplets(mini, "test")]
+    assert Triplets(mini, limit=4).names == [names[index] for index in (0, 25, 50, 75)]
+    assert Triplets(mini, limit=1000).names == Triplets(mini).names == names
 
 
 def test_validation_composites_are_of_held_out_photos(table):
-    examples = list(make_validation(table, 32, rounds=2))
+    examples = list(Validation(table, 32))
     assert {e.photo for e in examples} == {p.name for p, _ in PhotoPool(table, "validation", 32)._pairs}
     assert not {e.photo for e in examples} & {p.name for p, _ in PhotoPool(table, "train", 32)._pairs}
     chosen_by = PhotoPool(table, "validation", 32).composites([0])
     assert not np.allclose(examples[0].composite, (chosen_by.composite[0].permute(1, 2, 0) + 1) * 127.5, atol=1)
     assert all((table.parent / e.photo).is_file() for e in examples)
-    for one, other in zip(examples, make_validation(table, 32, rounds=2), strict=True):
+    for one, other in zip(examples, Validation(table, 32), strict=True):
         assert np.array_equal(one.composite, other.composite)
         assert not np.array_equal(one.composite, one.real)
         assert np.array_equal(one.composite[~one.mask], one.real[~one.mask])
-
-
-def test_a_permutation_test_is_right_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    photos = pd.Series(np.repeat(np.arange(30), 4))
-    p = [permutation_test(pd.Series(np.repeat(rng.normal(size=30), 4)), photos, draws=400) for _ in range(300)]
-    assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.09
-    assert permutation_test(pd.Series(np.repeat(rng.normal(1, 0.3, size=30), 4)), photos, draws=400) == 1 / 401
-    # Three photos that all gain: of eight ways to choose signs, two are as extreme.
-    assert permutation_test(pd.Series([1.0, 1.0, 1.0]), pd.Series([0, 1, 2])) == pytest.approx(0.25, abs=0.02)
-
-
-def test_entries_are_compared_over_their_seeds_by_photo():
-    rows = [
-        ("one", "a", [10, 12], [9, 10]), ("two", "a", [20, 22], [18, 18]), ("three", "b", [30, 30], [31, 31])
-    ]  # fmt: skip
-    table = pd.DataFrame([
-        {"name": name, "photo": photo, "method": f"{entry}-s{seed}", "fmse": value}
-        for name, photo, *values in rows
-        for entry, seeds in zip(["w8-b-s", "w8-a"], values, strict=True)
-        for seed, value in enumerate(seeds)
-    ])  # fmt: skip
-    result = compare_entries(table, "w8-b-s", "fmse")
-    assert list(result.index) == ["w8-b-s", "w8-a"]
-    assert result.loc["w8-a", "mean"] == pytest.approx(117 / 6)
-    assert result.loc["w8-a", "spread"] == pytest.approx(np.std([58 / 3, 59 / 3], ddof=1))
-    assert result.loc["w8-a", ["difference", "low", "high"]].tolist() == pytest.approx([(-1.5 - 3 + 1) / 3, -2.25, 1])
-    assert result.loc["w8-b-s", ["difference", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
-    with pytest.raises(ValueError, match="'w8' must be an entry"):
-        compare_entries(table, "w8", "fmse")
-
-
-@pytest.mark.parametrize("method", [*BASELINES.values(), network(create_model("hdnet-nano").eval())])
-def test_baselines_and_networks_change_the_foreground_alone(method):
-    given = example("one", "a", 30)
-    composite, mask = to_tensor(given.composite), to_tensor(given.mask)
-    with torch.inference_mode():
-        output = method(composite, mask)
-    changed = (output - composite).abs().amax(dim=(0, 1)).numpy() > 1e-6
-    assert not changed[~given.mask].any()
-    assert changed.any() == (method is not BASELINES["composite as it is"])
-
-
-def test_the_script_prints_and_writes_every_score(mini, table, tmp_path, monkeypatch, capsys):
-    arguments = [str(mini), str(table), "--size", "32", "--table", str(tmp_path / "scores.csv")]
-    monkeypatch.setattr("sys.argv", ["score_weights.py", *arguments])
-    assert score_weights.main() == 0
-    printed = capsys.readouterr().out
-    assert printed.count("| hdnet-lite |") == 2
-    assert "100 composites of 3 photos" in printed
-    scores = pd.read_csv(tmp_path / "scores.csv")
-    assert set(scores.method) == {*BASELINES, "hdnet-lite"}
-    assert set(scores.data) == {str(mini), str(table)}
-
-
-def test_groups_count_every_composite_once():
-    table = pd.DataFrame({
-        "name": ["one", "two", "three"] * 2, "method": ["before"] * 3 + ["after"] * 3, "psnr": [30, 31, 32, 33, 30, 36],
-        "fmse": [2000, 100, 300, 1, 1, 1], "ratio": [0.005, 0.05, 0.5] * 2})  # fmt: skip
-    result = score_weights.groups(table, "after", "before")
-    assert result.composites.tolist() == [2, 1, 1, 1, 1]
-    assert result.mean_gain.tolist() == [1.5, 3, 3, -1, 4]
-    assert result.made_worse.tolist() == [1, 0, 0, 1, 0]
-
-
-def test_a_result_that_is_the_photo_counts_as_100_db():
-    examples = [example("one", "a", 10), example("two", "b", 20)]
-    table = score_methods(examples, {"as it is": lambda c, m: c, "darker": lambda c, m: c * 0.9})
-    table.loc[table.name == "two", "psnr"] = np.inf
-    result = summarise(table, "as it is")
-    assert np.isfinite(result).all().all()
-    assert result.loc["as it is", "psnr"] > 50
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--models", "hdnet-lite", "x/hdnet-lite.safetensors"], "two methods are called hdnet-lite: rename a file."),
-        (["--size", "36"], "--size must be a multiple of 8, not 36."),
-        (["--table", "nowhere/scores.csv"], "--table: the folder nowhere does not exist."),
-        (["--reference", "x"], "--reference must be one of composite as it is, Reinhard"),
-    ],
-)
-def test_bad_options_are_refused_before_anything_is_scored(arguments, sentence, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["score_weights.py", *arguments])
-    with pytest.raises(SystemExit):
-        score_weights.main()
-    assert sentence in capsys.readouterr().err
 
 
 def test_full_masks_are_refused_and_doubles_scored_once(small, tmp_path):
@@ -192,18 +128,218 @@ def test_full_masks_are_refused_and_doubles_scored_once(small, tmp_path):
     shutil.copytree(small, copy)
     name = list_triplets(copy, "test")[0]
     (copy / "IHD_test.txt").write_text(f"{name.line}\n{name.line}\n")
-    assert len(list(read_triplets(copy, "test", 64))) == 1
+    assert len(Triplets(copy, "test", 64)) == 1
     Image.new("L", (64, 64), 255).save(name.mask)
     with pytest.raises(ValueError, match=f"{name.name}: its mask is full"):
-        list(read_triplets(copy, "test", 64))
+        evaluate(copy, [], size=64)
 
 
-def test_the_model_card_quotes_what_the_command_prints():
+# --- methods
+
+
+@pytest.mark.parametrize("method", [*BASELINES.values(), Network(create_model("hdnet-nano"))])
+def test_baselines_and_networks_change_the_foreground_alone(method):
+    given = example("one", "a", 30)
+    output = method([given])[0]
+    changed = np.abs(output - given.composite.astype(float)).max(axis=-1) > 1e-3
+    assert not changed[~given.mask].any()
+    assert changed.any() == (method is not BASELINES[COMPOSITE])
+
+
+def test_damaged_weights_are_named(small, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"x.safetensors: the weights cannot be read"):
+        evaluate(small, [str(tmp_path / "x.safetensors")], size=64)
+
+
+@pytest.mark.parametrize("protocol", ["hdnet", "dovenet"])
+def test_images_made_elsewhere_score_as_the_model_that_made_them(small, tmp_path, protocol):
+    made = evaluate(small, ["hdnet-lite"], protocols=[protocol], size=64, images=tmp_path / "results")
+    folder = tmp_path / "results" / "hdnet-lite"
+    elsewhere = evaluate(small, [str(folder)], protocols=[protocol], size=64)
+    same(made, elsewhere)
+    flat = tmp_path / "theirs"
+    flat.mkdir()
+    for path in folder.rglob("*.png"):
+        shutil.copy(path, flat / path.name)
+    renamed = evaluate(small, [str(flat)], protocols=[protocol], size=64)
+    same(made, renamed.replace({"method": {"theirs": "hdnet-lite"}}))
+
+
+def test_results_of_the_composites_size_are_squeezed_as_those(small, mini, tmp_path):
+    triplet = list_triplets(mini)[0]
+    (tmp_path / "results").mkdir()
+    shutil.copy(triplet.composite, tmp_path / "results" / f"{triplet.stem}.png")
+    method = load_method(str(tmp_path / "results"))
+    given = Triplets(mini, size=64)[0]
+    assert np.array_equal(method([given])[0], given.composite)
+    Image.new("RGB", (50, 40)).save(tmp_path / "results" / f"{triplet.stem}.png")
+    with pytest.raises(ValueError, match="the result is 50x40 pixels, not 64x64 or "):
+        method([given])
+    with pytest.raises(ValueError, match="there is no result for"):
+        method([given._replace(name="Change/none_1_1")])
+
+
+def test_methods_have_names_and_are_found(tmp_path):
+    assert list(load_methods(["reinhard", COMPOSITE, "hdnet-lite"])) == [COMPOSITE, "reinhard", "hdnet-lite"]
+    (tmp_path / "hdnet-lite").mkdir()
+    with pytest.raises(ValueError, match="two methods are called hdnet-lite: rename a file"):
+        load_methods(["hdnet-lite", str(tmp_path / "hdnet-lite")])
+    with pytest.raises(
+        ValueError, match=r"nothing: neither a folder of results, nor a .safetensors file, nor one of comp"
+    ):
+        load_methods(["nothing"])
+    with pytest.raises(ValueError, match="the device tpu cannot be used here"):
+        load_methods(["hdnet-lite"], "tpu")
+
+
+# --- the table on disk
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Parts of 16 composites: the 100 of the small data set make seven."""
+    monkeypatch.setattr(evaluation, "PART", 16)
+
+
+def counting(monkeypatch):
+    """Counts the composites that are read from now on."""
+    read = []
+    original = Triplets.__getitem__
+    monkeypatch.setattr(Triplets, "__getitem__", lambda self, index: read.append(index) or original(self, index))
+    return read
+
+
+def test_a_table_is_written_whole_and_read_back_to_the_last_bit(small, tmp_path, parts):
+    table = evaluate(small, ["hdnet-lite"], tmp_path / "scores.csv", size=64)
+    assert len(table) == 100 * 2 * len(PROTOCOLS)
+    same(table, read_scores(tmp_path / "scores.csv"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.csv", "scores.json"]
+    made_from = json.loads((tmp_path / "scores.json").read_text())
+    assert (made_from["composites"], made_from["size"], list(made_from["methods"])) == (100, 64, ["hdnet-lite"])
+    same(table, evaluate(small, ["hdnet-lite"], size=64))
+
+
+def test_a_stopped_evaluation_goes_on_where_it_was(small, tmp_path, parts, monkeypatch):
+    whole = evaluate(small, ["reinhard"], size=64)
+    run = partial(evaluate, small, ["reinhard"], tmp_path / "scores.csv", size=64, batch_size=2)
+
+    def stop(self, index):
+        if index == 70:
+            raise KeyboardInterrupt
+        return original(self, index)
+
+    original = Triplets.__getitem__
+    with monkeypatch.context() as patch:
+        patch.setattr(Triplets, "__getitem__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert sorted(path.name for path in (tmp_path / "scores.csv.parts").iterdir()) == [
+        f"{start:06d}.csv" for start in (0, 16, 32, 48)
+    ]
+    assert not (tmp_path / "scores.csv").exists()
+    read = counting(monkeypatch)
+    same(run(), whole)
+    assert sorted(read) == list(range(64, 100))
+    read.clear()
+    same(run(), whole)
+    assert read == []
+
+
+def test_an_evaluation_that_is_killed_goes_on_where_it_was(small, tmp_path):
+    code = (
+        "from hdnet_lib import evaluation; evaluation.PART = 4\n"
+        f"evaluation.evaluate({str(small)!r}, ['reinhard'], {str(tmp_path / 'scores.csv')!r}, size=64)"
+    )
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        done = len(list(tmp_path.glob("scores.csv.parts/[0-9]*.csv")))
+        while process.poll() is None and len(list(tmp_path.glob("scores.csv.parts/[0-9]*.csv"))) < done + 3:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "scores.csv").exists()
+    subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL, check=True)
+    same(read_scores(tmp_path / "scores.csv"), evaluate(small, ["reinhard"], size=64))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.csv", "scores.json"]
+
+
+def test_shards_make_the_serial_table(small, tmp_path, parts):
+    whole = evaluate(small, ["reinhard"], size=64)
+    shares = [
+        evaluate(small, ["reinhard"], tmp_path / "scores.csv", size=64, shard=f"{share}/3") for share in (2, 3, 1)
+    ]
+    same(read_scores(tmp_path / "scores.csv"), whole)
+    assert [share.name.nunique() for share in shares] == [32, 32, 36]
+    again = evaluate(small, ["reinhard"], tmp_path / "scores.csv", size=64, shard="2/3")
+    same(again, shares[0])
+    assert evaluate(small, ["reinhard"], size=64, shard="8/8").empty
+
+
+@pytest.mark.parametrize("change", [{"size": 32}, {"limit": 50}, {"models": ["xiao"]}, {"protocols": ["idih"]}])
+def test_a_table_of_another_evaluation_is_not_touched(small, tmp_path, change):
+    arguments = {"data": small, "models": ["reinhard"], "table": tmp_path / "scores.csv", "size": 64}
+    evaluate(**arguments)
+    before = (tmp_path / "scores.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"belongs to an evaluation with other .*: choose another name"):
+        evaluate(**arguments | change)
+    assert (tmp_path / "scores.csv").read_bytes() == before
+    (tmp_path / "scores.json").unlink()
+    with pytest.raises(ValueError, match="which tells how it was made, does not"):
+        evaluate(**arguments)
+
+
+def test_new_results_in_a_folder_are_another_evaluation(small, tmp_path):
+    evaluate(small, ["reinhard"], size=64, images=tmp_path)
+    run = partial(evaluate, small, [str(tmp_path / "reinhard")], tmp_path / "scores.csv", size=64)
+    run()
+    run()
+    os.utime(next((tmp_path / "reinhard").rglob("*.png")), (2e9, 2e9))
+    with pytest.raises(ValueError, match="with other methods"):
+        run()
+
+
+# --- the command
+
+
+def test_the_command_prints_and_writes_every_score(small, table, tmp_path, capsys):
+    arguments = ["--size", "32", "--models", "hdnet-lite", "reinhard", "--groups", "--compare", "hdnet-lite"]
+    for number, data in enumerate((str(small), str(table))):
+        assert cli.main(["evaluate", data, *arguments, "-o", str(tmp_path / f"{number}.csv")]) == 0
+        printed = capsys.readouterr().out
+        assert printed.count("| hdnet-lite |") == 1
+        assert "the difference from hdnet-lite" in printed
+        assert all(f"by {name}" in printed for name in ("subset", "foreground ratio", "fMSE of composite"))
+        assert set(read_scores(tmp_path / f"{number}.csv").method) == {COMPOSITE, "hdnet-lite", "reinhard"}
+    assert cli.main(["evaluate", str(small), "--size", "32", "--limit", "7", "--models", "reinhard"]) == 0
+    assert ": 7 composites of 3 photos, 32 px, protocol hdnet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--models", "hdnet-lite", "x/hdnet-lite.safetensors"], "two methods are called hdnet-lite: rename a file."),
+        (["--size", "36"], "size must be a multiple of 8 and at least 16, not 36."),
+        (["-o", "nowhere/scores.csv"], "the folder nowhere does not exist."),
+        (["-o", "scores.txt"], "the name of a table of scores ends with .csv."),
+        (["--reference", "x"], "--reference must be one of composite, hdnet-lite, not 'x'."),
+        (["--shard", "1/2"], "--shard needs --output"),
+        (["--shard", "3/2", "-o", "scores.csv"], "a shard is k/n with k from 1 to n, such as 2/4, not '3/2'."),
+        (["--split", "none"], "no list for the none split"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_scored(small, arguments, sentence, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["evaluate", str(small), *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_card_quotes_what_the_command_prints(mini):
     """The row of the composite to the last digit; that of the network as far as processors agree."""
     card = (REPOSITORY / "hdnet_lib" / "weights" / "MODEL_CARD.md").read_text()
-    methods = {"composite as it is": BASELINES["composite as it is"], "hdnet-lite": network(load_pretrained())}
-    summary = summarise(score_methods(read_triplets("mini"), methods), "composite as it is")
-    *_, composite, ours = score_weights.markdown(summary).splitlines()
+    table = choose_protocol(evaluate(mini, ["hdnet-lite"], protocols=["hdnet"]), "hdnet")
+    *_, composite, ours = cli.markdown(summarise(table, COMPOSITE)).splitlines()
     assert composite in card
     first = next(line for line in card.splitlines() if line.startswith("| hdnet-lite |"))
     quoted, computed = ([float(number) for number in re.findall(r"[-+]?\d+\.\d+", row)] for row in (first, ours))

@@ -1,0 +1,142 @@
+"""Means, intervals and comparisons, on tables made by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hdnet_lib.statistics import (
+    by_group,
+    choose_protocol,
+    compare,
+    fmse_bins,
+    gains_by_group,
+    mean_interval,
+    permutation_test,
+    ratio_bins,
+    smooth_by_ratio,
+    summarise,
+)
+
+
+@pytest.fixture
+def scores():
+    """Four composites of three photos, before and after; none lies in the middle bin of the ratios."""
+    rows = [("one", "a", 0.01, 900, 30, 33), ("two", "a", 0.02, 100, 31, 30), ("three", "b", 0.5, 300, 32, 36),
+            ("four", "c", 0.05, 5000, 20, 20)]  # fmt: skip
+    return pd.DataFrame([
+        {"name": name, "subset": photo.upper(), "photo": photo, "ratio": ratio, "method": method, "protocol": "hdnet",
+         "mse": 1.0, "fmse": fmse, "psnr": float(psnr), "ssim": 0.9, "seconds": 0.1}
+        for name, photo, ratio, fmse, *values in rows
+        for method, psnr in zip(("before", "after"), values, strict=True)
+    ])  # fmt: skip
+
+
+def test_summary_counts_gains_and_losses():
+    rows = [("one", "a", 30, 33), ("two", "a", 30, 31), ("three", "b", 40, 38)]
+    table = pd.concat(
+        pd.DataFrame({"name": name, "photo": photo, "method": ["as it is", "ours"], "psnr": [before, after],
+                      "mse": 1, "fmse": 1, "ssim": 1}) for name, photo, before, after in rows)  # fmt: skip
+    ours = summarise(table, "as it is").loc["ours"]
+    assert (ours.composites, ours.photos, ours.worse) == (3, 2, 1)
+    assert ours.gain == pytest.approx(2 / 3)
+    # Only two photos: the mean gain of one is 2, of the other -2; resampling can give nothing beyond.
+    assert (ours.gain_low, ours.gain_high) == (pytest.approx(-2), pytest.approx(2))
+
+
+def test_intervals_resample_photos_and_cover_the_truth():
+    """Of 95 % intervals about 95 % cover the mean; resampling composites one by one would cover far fewer."""
+    rng = np.random.default_rng(0)
+    covered, naive = 0, 0
+    photos, each = pd.Series(np.repeat(np.arange(100), 5)), pd.Series(np.arange(500))
+    for _ in range(200):
+        values = pd.Series(np.repeat(rng.normal(size=100), 5) + 0.3 * rng.normal(size=500))
+        _, low, high = mean_interval(values, photos, draws=500)
+        covered += low < 0 < high
+        _, low, high = mean_interval(values, each, draws=500)
+        naive += low < 0 < high
+    assert covered >= 175
+    assert naive < 150
+
+
+def test_an_interval_may_have_photos_of_different_weight():
+    mean, low, high = mean_interval(pd.Series([1.0, 1.0, 1.0, 5.0]), pd.Series(list("aaab")))
+    assert mean == 2
+    assert (low, high) == (1, 5)
+
+
+def test_a_permutation_test_is_right_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    photos = pd.Series(np.repeat(np.arange(30), 4))
+    p = [permutation_test(pd.Series(np.repeat(rng.normal(size=30), 4)), photos, draws=400) for _ in range(300)]
+    assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.09
+    assert permutation_test(pd.Series(np.repeat(rng.normal(1, 0.3, size=30), 4)), photos, draws=400) == 1 / 401
+    # Three photos that all gain: of eight ways to choose signs, two are as extreme.
+    assert permutation_test(pd.Series([1.0, 1.0, 1.0]), pd.Series([0, 1, 2])) == pytest.approx(0.25, abs=0.02)
+
+
+def test_entries_are_compared_over_their_seeds_by_photo():
+    rows = [
+        ("one", "a", [10, 12], [9, 10]), ("two", "a", [20, 22], [18, 18]), ("three", "b", [30, 30], [31, 31])
+    ]  # fmt: skip
+    table = pd.DataFrame([
+        {"name": name, "photo": photo, "method": f"{entry}-s{seed}", "fmse": value}
+        for name, photo, *values in rows
+        for entry, seeds in zip(["w8-b-s", "w8-a"], values, strict=True)
+        for seed, value in enumerate(seeds)
+    ])  # fmt: skip
+    result = compare(table, "w8-b-s", "fmse")
+    assert list(result.index) == ["w8-b-s", "w8-a"]
+    assert result.loc["w8-a", "mean"] == pytest.approx(117 / 6)
+    assert result.loc["w8-a", "spread"] == pytest.approx(np.std([58 / 3, 59 / 3], ddof=1))
+    assert result.loc["w8-a", ["difference", "low", "high"]].tolist() == pytest.approx([(-1.5 - 3 + 1) / 3, -2.25, 1])
+    assert result.loc["w8-b-s", ["difference", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
+    with pytest.raises(ValueError, match="'w8' must be one of w8-b-s, w8-a"):
+        compare(table, "w8", "fmse")
+
+
+def test_a_method_without_a_seed_is_an_entry_of_its_own(scores):
+    result = compare(scores, "before", "psnr")
+    assert result.seeds.tolist() == [1, 1]
+    assert result.loc["after", "difference"] == pytest.approx(1.5)
+    assert np.isnan(result.loc["after", "spread"])
+
+
+def test_groups_have_means_intervals_and_both_counts(scores):
+    table = by_group(scores, ratio_bins(scores))
+    assert table.loc["after"].index.tolist() == ["0-5 %", "5-15 %", "15-100 %", "Average"]
+    assert table.loc["after", "composites"].tolist() == [3, 0, 1, 4]
+    assert table.loc["after", "photos"].tolist() == [2, 0, 1, 3]
+    assert table.loc[("after", "0-5 %"), "psnr"] == pytest.approx(83 / 3)
+    # Photo "c" alone, "a" alone: resampling two photos can give nothing beyond.
+    assert table.loc[("after", "0-5 %"), ["psnr_low", "psnr_high"]].tolist() == pytest.approx([20, 31.5])
+    assert table.loc[("after", "5-15 %"), ["psnr", "fmse_low"]].isna().all()
+    assert by_group(scores, "subset").loc[("before", "A"), "psnr"] == 30.5
+
+
+def test_gains_count_every_composite_once(scores):
+    result = gains_by_group(scores, fmse_bins(scores, "before"), "before")
+    assert result.index.tolist() == ["below 300", "300 to 1000", "above 1000"]
+    assert result.composites.tolist() == [1, 2, 1]
+    assert result["after, gain"].tolist() == [-1, 3.5, 0]
+    assert result["after, worse"].tolist() == [1, 0, 0]
+    empty = gains_by_group(scores, ratio_bins(scores), "before")
+    assert empty.composites.tolist() == [3, 0, 1]
+
+
+def test_a_perfect_result_counts_as_100_db(scores):
+    scores.loc[scores.name == "one", "psnr"] = np.inf
+    assert choose_protocol(scores, "hdnet").psnr.max() == 100
+    with pytest.raises(ValueError, match="no scores of the protocol 'idih', only hdnet"):
+        choose_protocol(scores, "idih")
+
+
+def test_a_smooth_curve_goes_through_a_line_and_its_interval_holds_it():
+    rng = np.random.default_rng(0)
+    ratio = np.exp(rng.uniform(np.log(0.002), np.log(0.8), 600))
+    table = pd.DataFrame({"method": "ours", "ratio": ratio, "photo": np.arange(600) // 3})
+    table["psnr"] = 20 - 4 * np.log(ratio) + rng.normal(size=600)
+    curve = smooth_by_ratio(table, "psnr")
+    middle = curve[(curve.ratio > 0.01) & (curve.ratio < 0.2)]  # at its ends a mean of neighbours leans inwards
+    assert np.abs(middle["mean"] - (20 - 4 * np.log(middle.ratio))).max() < 0.4
+    assert (curve.low < curve["mean"]).all()
+    assert (curve["mean"] < curve.high).all()
