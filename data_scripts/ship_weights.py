@@ -5,6 +5,10 @@
 Each RUN is what `hdnet train` or train_zoo.py wrote. Without a NAME, ``w8-base-s0.safetensors`` is shipped as
 ``w8-base``; of several runs with one name, the seeds of an entry, the first gives its weights and all give their
 logs. What index.json says of a run comes from its header and its log; only the photos are described here.
+
+    python data_scripts/ship_weights.py --scores TABLE.csv
+
+ships the scores of all runs, all seeds: what `hdnet evaluate POOL.csv --models zoo/*.safetensors -o TABLE.csv` wrote.
 """
 
 import argparse
@@ -12,6 +16,7 @@ import hashlib
 import itertools
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,8 +25,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hdnet_lib.errors import reason
+from hdnet_lib.evaluation import read_scores
 from hdnet_lib.files import replacing
-from hdnet_lib.registry import WEIGHTS, list_pretrained, load_weights
+from hdnet_lib.registry import WEIGHTS, ZOO_SCORES, list_pretrained, load_weights
 
 
 def read_run(run: Path) -> tuple[dict, pd.DataFrame]:
@@ -91,11 +97,23 @@ def ship(run: Path, name: str, data: str, folder: Path) -> dict:
     }
 
 
+def ship_scores(table: Path) -> None:
+    """Put a table of scores and its settings into the package, with six digits."""
+    scores = read_scores(table)
+    with replacing(ZOO_SCORES) as part:
+        scores.to_csv(part, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 0})
+    shutil.copyfile(table.with_suffix(".json"), ZOO_SCORES.with_suffix("").with_suffix(".json"))
+    print(f"{scores.method.nunique()} methods, {scores.name.nunique()} composites of {scores.photo.nunique()} photos")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("runs", nargs="+", metavar="RUN[=NAME]")
-    parser.add_argument("--data", required=True, help="which photos, in words")
+    parser.add_argument("runs", nargs="*", metavar="RUN[=NAME]")
+    parser.add_argument("--data", help="which photos, in words")
+    parser.add_argument("--scores", type=Path, metavar="TABLE.csv", help="scores of all runs")
     arguments = parser.parse_args()
+    if bool(arguments.runs) != bool(arguments.data) or not (arguments.runs or arguments.scores):
+        parser.error("give runs with --data, or --scores, or both.")
     named: dict[str, list[Path]] = {}
     for text in arguments.runs:
         run, _, name = text.partition("=")
@@ -111,6 +129,8 @@ def main() -> int:
             for run in others:
                 write_log(read_run(run)[1], WEIGHTS / "logs" / f"{run.stem}.csv")
             print(f"{name}: {index[name]['trained_on']}")
+        if arguments.scores:
+            ship_scores(arguments.scores)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     size = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())

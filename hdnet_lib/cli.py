@@ -134,9 +134,6 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         parsed.data, parsed.models, parsed.output, parsed.protocols, parsed.split, parsed.size, parsed.partial,
         parsed.limit, parsed.batch_size, parsed.device, parsed.shard, parsed.images
     )  # fmt: skip
-    if table.empty:
-        print("This share is empty.")
-        return
     scores = choose_protocol(table, parsed.protocols[0])
     counts = f"{scores.name.nunique()} composites of {scores.photo.nunique()} photos"
     print(

@@ -35,7 +35,7 @@ from hdnet_lib.registry import list_pretrained, load_model
 
 VALIDATION_SEED = 1
 """Training draws the validation composites that choose its weights with seed 0."""
-PART = 256
+PART = 64
 """Composites between two files on disk: what a stopped evaluation loses at most, and what shards share out."""
 COMPOSITE = "composite"
 """The method that changes nothing; every evaluation holds it, to compare with."""
@@ -226,6 +226,11 @@ BASELINES: dict[str, Method] = {
 """Methods without a network; three transfer the colours of the background to the foreground."""
 
 
+def with_masks(method: Method, change: Callable[[np.ndarray], np.ndarray]) -> Method:
+    """A method that is given changed masks; the score still takes the true ones."""
+    return lambda examples: method([example._replace(mask=change(example.mask)) for example in examples])
+
+
 def method_name(model: str) -> str:
     """What a method is called in a table: a model's own name, or a file's or folder's without path and ending."""
     return Path(model).name.removesuffix(".safetensors")
@@ -250,6 +255,21 @@ def load_method(model: str, device: str = "auto") -> Method:
         return ResultFolder(model)
     known = ", ".join([*BASELINES, *list_pretrained()])
     raise ValueError(f"{model}: neither a folder of results, nor a .safetensors file, nor one of {known}.")
+
+
+def parse_models(text: str) -> list[str]:
+    """Names separated by commas, as a notebook's parameter holds them; ``zoo/*.safetensors`` stands for its files.
+
+    Raises:
+        ValueError: a pattern matches no file.
+    """
+    models = []
+    for name in filter(None, map(str.strip, text.split(","))):
+        found = sorted(map(str, Path(name).parent.glob(Path(name).name))) if "*" in name else [name]
+        if not found:
+            raise ValueError(f"{name}: there is no such file.")
+        models += found
+    return models
 
 
 def choose_device(device: str) -> str:
@@ -389,7 +409,7 @@ def evaluate(
 ) -> pd.DataFrame:
     """Score models on a data set, composite by composite.
 
-    With a ``table``, every 256 composites go to a file in ``<table>.parts/``. A stopped evaluation goes on there when
+    With a ``table``, every 64 composites go to a file in ``<table>.parts/``. A stopped evaluation goes on there when
     it is called again, several shards share the folder, and whoever finds all parts done writes the table.
 
     Args:
@@ -420,6 +440,8 @@ def evaluate(
     examples = open_examples(data, split, size, partial, limit)
     starts = range(0, len(examples), PART)
     mine = starts[share - 1 :: shares]
+    if not mine:
+        raise ValueError(f"the share {shard} is empty: {len(examples)} composites are shared out by {PART}.")
     parts = _Parts(Path(table), _settings(data, models, protocols, examples)) if table else None
     rows = len(methods) * len(protocols)  # for each composite
     tables = []
@@ -439,7 +461,7 @@ def evaluate(
             tables.append(scores)
     if parts:
         parts.finish(starts)
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return pd.concat(tables, ignore_index=True)
 
 
 class _Slice(Sequence[Example]):

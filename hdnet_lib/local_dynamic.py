@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from hdnet_lib.rain import resize_mask
 
-FORMULATIONS = ("paper", "released", "random", "zero")
+FORMULATIONS = ("paper", "released", "dot", "zeroed", "positions", "random", "zero")
 
 
 class Matches(NamedTuple):
@@ -37,14 +37,16 @@ class LocalDynamic(nn.Module):
     - an image with fewer than K background positions uses those it has (the others get weight 0);
     - an image with no foreground or no background position at this size passes unchanged.
 
-    ``formulation="released"`` does what the authors' code does instead (see :meth:`_released`). Two more are
-    controls, to measure what the matching is worth: "random" matches with random background positions (the same
-    ones every time), "zero" has a reference of zeros, which leaves a 1x1 convolution of the foreground.
+    ``formulation="released"`` does what the authors' code does instead (see :meth:`_released`). Three take over one of
+    its divergences each: "dot" (raw dot products instead of cosines), "zeroed" (the foreground's features are zeroed in
+    the support instead of excluded from it) and "positions" (the softmax runs over positions instead of neighbours).
+    Two are controls, to measure what the matching is worth: "random" matches with random background positions (the
+    same ones every time), "zero" has a reference of zeros, which leaves a 1x1 convolution of the foreground.
 
     Args:
         channels: C of the feature map.
         k: number of neighbours, at least 1.
-        formulation: "paper", "released", "random" or "zero".
+        formulation: one of :data:`FORMULATIONS`.
     """
 
     def __init__(self, channels: int, k: int = 1, formulation: str = "paper") -> None:
@@ -63,7 +65,10 @@ class LocalDynamic(nn.Module):
         if self.formulation == "released":
             return self._released(feature, mask)
         matches = self.match(feature, mask)
-        reference = self.reference(feature, matches)
+        support = feature
+        if self.formulation == "zeroed":
+            support = feature * matches.background.view(-1, 1, *feature.shape[2:])
+        reference = self.reference(support, matches)
         if self.formulation == "zero":
             reference = torch.zeros_like(reference)
         fused = self.fuse(reference, feature.flatten(2))  # (B, C, N)
@@ -73,16 +78,20 @@ class LocalDynamic(nn.Module):
     def match(self, feature: Tensor, mask: Tensor) -> Matches:
         """Eq. 2 and 3 and the weights of Eq. 4, for feature (B, C, H, W) and mask (B, 1, H', W')."""
         background = (resize_mask(mask, feature) < 0.5).flatten(1)  # (B, N)
-        unit = F.normalize(feature.flatten(2), dim=1)  # (B, C, N)
-        similarity = unit.transpose(1, 2) @ unit  # (B, N, N)
+        values = feature.flatten(2)  # (B, C, N)
+        if self.formulation != "dot":
+            values = F.normalize(values, dim=1)
+        similarity = values.transpose(1, 2) @ values  # (B, N, N)
         if self.formulation == "random":
             similarity = _noise(similarity.shape[1]).to(similarity).expand_as(similarity)
 
         # A finite floor, so that an image without background gives no NaN.
         floor = torch.finfo(similarity.dtype).min
-        candidates = similarity.masked_fill(~background.unsqueeze(1), floor)
+        excluded = 0 if self.formulation == "zeroed" else floor
+        candidates = similarity.masked_fill(~background.unsqueeze(1), excluded)
         nearest = candidates.topk(min(self.k, background.shape[1]), dim=2)  # (B, N, K)
-        return Matches(similarity, background, nearest.indices, nearest.values.softmax(dim=2))
+        weights = nearest.values.softmax(dim=1 if self.formulation == "positions" else 2)
+        return Matches(similarity, background, nearest.indices, weights)
 
     @staticmethod
     def reference(feature: Tensor, matches: Matches) -> Tensor:

@@ -56,8 +56,8 @@ class HDNet(nn.Module):
     Args:
         width: channels after the first convolution: 32 for HDNet, 8 for HDNet-lite.
         k: K of the local dynamic module.
-        local_dynamic: "paper" (Eq. 2 to 5), "released" (what the authors' code computes), or the controls
-            "random" and "zero" of :class:`~hdnet_lib.local_dynamic.LocalDynamic`.
+        local_dynamic: "paper" (Eq. 2 to 5), "released" (what the authors' code computes), or a control of
+            :class:`~hdnet_lib.local_dynamic.LocalDynamic`.
         use_local_dynamic: whether the network has the local dynamic module at all.
         decoder_module: what follows the last three skip connections: "mgd", "sa", None, or the control
             "mgd-constant", whose kernels are the same for every image.
@@ -143,7 +143,7 @@ class HDNet(nn.Module):
         features: dict[str, Tensor] = {}
         output = self._run(composite, mask, features)
         ld = self.local_dynamic
-        matched = ld is not None and ld.formulation in ("paper", "random")
+        matched = ld is not None and ld.formulation not in ("released", "zero")
         return {
             "output": output,
             "features": features,

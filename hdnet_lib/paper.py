@@ -6,9 +6,12 @@ fMSE are in squared grey levels, PSNR in dB, ``parameters`` in millions (the pap
 :data:`~hdnet_lib.metrics.PROTOCOLS`); most other rows are copied from papers with other conventions.
 """
 
+from collections.abc import Mapping, Sequence
 from io import StringIO
 
 import pandas as pd
+
+from hdnet_lib.statistics import TITLES, short
 
 SUBSETS = ("HAdobe5k", "HFlickr", "HCOCO", "Hday2night", "Average")
 
@@ -143,3 +146,31 @@ SLIPS = (
     "other capture times.",
 )
 """Where the paper contradicts itself, its code or its sources."""
+
+NAMES = {"composite": "Composite", "hdnet": "HDNet", "hdnet-lite": "HDNet-lite"}
+"""What the tables call our methods."""
+
+
+def beside(
+    published: pd.DataFrame, measured: pd.DataFrame, metrics: Sequence[str], names: Mapping[str, str] = NAMES
+) -> pd.DataFrame:
+    """A published table, as printed, and what was measured, with three digits, side by side as text.
+
+    Args:
+        published: one of the tables of this module.
+        measured: :func:`~hdnet_lib.statistics.by_group`, of any data set.
+        metrics: columns of each group, such as "mse" and "psnr".
+        names: what the published table calls a measured method; others keep their names, in rows of their own.
+
+    Returns:
+        Index: model. Columns: "published" or "measured", group, metric.
+    """
+    printed = published.loc[:, [column for column in published.columns if column[1] in metrics]]
+    printed = printed.map(lambda value: "" if pd.isna(value) else f"{value:.2f}")
+    ours = measured[list(metrics)].map(short).unstack("group")
+    groups = measured.index.get_level_values("group").unique()
+    ours = ours.swaplevel(axis=1)[[(group, metric) for group in groups for metric in metrics]]
+    ours = ours.loc[measured.index.get_level_values("method").unique()].rename(index=names)
+    rows = [*printed.index, *(name for name in ours.index if name not in printed.index)]
+    both = pd.concat({"published": printed, "measured": ours}, axis=1).reindex(rows).fillna("")
+    return both.rename(columns=TITLES).rename_axis("model").rename_axis(["", "", ""], axis=1)

@@ -1,6 +1,7 @@
 """Figures: one style, colours that colour-blind readers can tell apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,10 +9,17 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from hdnet_lib.errors import reason
+from hdnet_lib.files import replacing
 from hdnet_lib.metrics import RATIO_BINS, ratio_bin
+from hdnet_lib.statistics import TITLES
 
 OUTLINE = "#ffd400"
 """Yellow foreground outline, as in Figure 3 of the paper."""
+COLORS = [sns.color_palette("colorblind")[index] for index in (0, 3, 2, 7, 4, 9)]
+STYLES = ["-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))]
+"""Lines differ in colour and in style, so that they can be told apart in grey, too; six at most."""
+LABELS = TITLES | {"psnr": "PSNR (dB)"}
 
 
 def use_style() -> None:
@@ -113,15 +121,13 @@ def plot_shifts(tables: dict[str, pd.DataFrame]) -> Figure:
     """Distributions of the foreground's colour shift, one panel for each measure of ``data.shifts.Shift``.
 
     Args:
-        tables: name of a set of composites -> its shifts, one row each; at most four sets.
+        tables: name of a set of composites -> its shifts, one row each; at most six sets.
     """
     figure, axes = plt.subplots(2, 3, figsize=(11, 5.6))
-    styles = ["-", "--", ":", "-."]
-    colors = [sns.color_palette("colorblind")[index] for index in (3, 0, 2, 7)]
     for axis, (field, label) in zip(axes.flat, SHIFT_LABELS.items(), strict=True):
         ends = np.concatenate([table[field].quantile([0.01, 0.99]) for table in tables.values()])
         edges = np.linspace(ends.min(), ends.max(), 400)
-        for (name, table), style, color in zip(tables.items(), styles, colors, strict=False):
+        for (name, table), style, color in zip(tables.items(), STYLES, COLORS, strict=False):
             share = np.searchsorted(np.sort(table[field]), edges, side="right") / len(table) * 100
             axis.plot(edges, share, style, color=color, label=f"{name} ({len(table)})", linewidth=2)
         axis.set(xlabel=label, ylim=(0, 100))
@@ -146,13 +152,12 @@ def plot_training(logs: dict[str, pd.DataFrame], composite: tuple[float, float] 
     if len(logs) > 4:
         raise ValueError(f"at most four logs can be told apart in one figure, not {len(logs)}.")
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.6))
-    colors = [sns.color_palette("colorblind")[index] for index in (0, 3, 2, 7)]
-    for (name, log), color, style in zip(logs.items(), colors, ["-", "--", "-.", ":"], strict=False):
+    for (name, log), color, style in zip(logs.items(), COLORS, STYLES, strict=False):
         one = len(logs) == 1
         axes[0].plot(log.step, log.validation_loss, style, color=color, label="validation" if one else name)
         axes[1].plot(log.step, log.validation_psnr, style, color=color, label=name)
         if one:
-            axes[0].plot(log.step, log.loss, ":", color=colors[1], label="training")
+            axes[0].plot(log.step, log.loss, ":", color=COLORS[1], label="training")
     for axis, value in zip(axes, composite or (), strict=False):
         axis.axhline(value, color="black", linestyle="--", linewidth=1, label="composite as it is")
     axes[0].set(xlabel="step", ylabel="loss (Eq. 1)", ylim=(0, None), title="Loss")
@@ -160,4 +165,169 @@ def plot_training(logs: dict[str, pd.DataFrame], composite: tuple[float, float] 
     for axis in axes:
         axis.set_xlim(0, None)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def save_figure(figure: Figure, folder: str | Path, name: str, data: pd.DataFrame | None = None) -> None:
+    """Write a figure as PNG and PDF, and what it shows as CSV; nothing where ``folder`` is "". Makes the folder.
+
+    The files hold no date, so that the same figure has the same bytes.
+
+    Raises:
+        ValueError: the folder cannot be made or written to.
+    """
+    if not folder:
+        return
+    folder = Path(folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None})):
+            with replacing(folder / f"{name}.{kind}") as part:
+                figure.savefig(part, format=kind, metadata=metadata)
+        if data is not None:
+            with replacing(folder / f"{name}.csv") as part:
+                data.to_csv(part, float_format="%.5g")
+    except OSError as error:
+        raise ValueError(f"{folder}: the figure {name} cannot be written: {reason(error)}.") from None
+
+
+def plot_by_ratio(bins: pd.DataFrame, curves: pd.DataFrame, metric: str) -> Figure:
+    """A metric against the foreground ratio: points are the means of Table 2's bins, lines are smooth means.
+
+    Args:
+        bins: :func:`~hdnet_lib.statistics.by_group` over the bins; empty ones have no point.
+        curves: :func:`~hdnet_lib.statistics.smooth_by_ratio` of the same metric; at most six methods.
+        metric: "psnr", "mse", "fmse" or "ssim".
+    """
+    figure, axis = plt.subplots(figsize=(8, 4.2))
+    methods = list(curves.method.unique())
+    for index, (method, color, style) in enumerate(zip(methods, COLORS, STYLES, strict=False)):
+        curve = curves[curves.method == method]
+        axis.plot(curve.ratio, curve["mean"], linestyle=style, color=color, label=method, linewidth=2)
+        axis.fill_between(curve.ratio, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
+        for low, high in RATIO_BINS:
+            row = bins.loc[(method, ratio_bin(high))]
+            if row.composites:
+                # Side by side in the middle of the bin, as far as it is shown.
+                at = (max(low, curves.ratio.min()) * min(high, curves.ratio.max())) ** 0.5
+                at *= 1.06 ** (index - (len(methods) - 1) / 2)
+                ends = [[row[metric] - row[f"{metric}_low"]], [row[f"{metric}_high"] - row[metric]]]
+                axis.errorbar(at, row[metric], ends, fmt="o", color=color, capsize=3, markeredgecolor="white")
+    for _, high in RATIO_BINS[:-1]:
+        axis.axvline(high, color="black", linestyle="--", linewidth=0.8)
+    ticks = [tick for tick in (0.002, 0.005, 0.01, 0.02, 0.05, 0.15, 0.4, 0.8) if tick <= curves.ratio.max() * 1.2]
+    axis.set(xscale="log", xlabel="foreground ratio (share of the image)", ylabel=LABELS[metric])
+    axis.set_xticks(ticks, [f"{tick * 100:g} %" for tick in ticks])
+    axis.minorticks_off()
+    axis.set_title(f"{LABELS[metric]} by foreground ratio: points are means of the bins, bands and bars 95 % intervals")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def plot_intervals(panels: Mapping[str, pd.DataFrame], title: str, line: float | None = None) -> Figure:
+    """Values with their intervals as points on horizontal bars, one panel for each quantity.
+
+    Args:
+        panels: label of an axis -> table with the columns value, low and high; all have the same index, and an
+            interval may be missing (NaN).
+        title: of the figure.
+        line: where to draw a vertical line, such as 0 for differences.
+    """
+    names = next(iter(panels.values())).index
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(2.2 + 3.6 * len(panels), 1.2 + 0.34 * len(names)), sharey=True, squeeze=False
+    )
+    for axis, (label, table) in zip(axes[0], panels.items(), strict=True):
+        ends = np.stack([table.value - table.low, table.high - table.value])
+        axis.errorbar(table.value, range(len(names)), xerr=ends, fmt="o", color=COLORS[0], capsize=3)
+        axis.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
+        axis.set_yticks(range(len(names)), names)
+        axis.grid(axis="y", visible=False)
+        if line is not None:
+            axis.axvline(line, color="black", linewidth=0.8)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def plot_k_sweep(sweeps: Mapping[str, pd.DataFrame], metrics: Sequence[str] = ("psnr", "fmse")) -> Figure:
+    """Metrics against K, as in Figure 5, one panel a metric.
+
+    Args:
+        sweeps: label of a line -> table with the index K and for each metric the columns <metric> (mean over seeds) and
+            <metric>_spread (their standard deviation; NaN for one seed). At most six.
+        metrics: the panels.
+    """
+    figure, axes = plt.subplots(1, len(metrics), figsize=(5 * len(metrics), 3.6), squeeze=False)
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        for index, ((label, table), color, style) in enumerate(zip(sweeps.items(), COLORS, STYLES, strict=False)):
+            axis.errorbar(
+                table.index + 0.12 * index, table[metric], table[f"{metric}_spread"], linestyle=style, marker="o",
+                color=color, capsize=4, label=label
+            )  # fmt: skip
+        axis.set(xlabel="K, the number of neighbours", ylabel=LABELS[metric], title=f"{LABELS[metric]} against K")
+        # No difference must not look like one: the axis spans 0.5 % of its values at least.
+        low, high = axis.get_ylim()
+        slack = max(0, 0.005 * high - (high - low)) / 2
+        axis.set_ylim(low - slack, high + slack)
+        axis.ticklabel_format(axis="y", useOffset=False)
+        axis.set_xticks(sorted(set().union(*(table.index for table in sweeps.values()))))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def plot_parameters(published: pd.DataFrame, measured: pd.DataFrame, data: str) -> Figure:
+    """Figure 1: parameters against PSNR; published numbers on the left, ours, of other data, on the right.
+
+    Args:
+        published: index: model; columns parameters (in millions) and psnr. Rows with a gap are left out.
+        measured: the same, with psnr_low and psnr_high.
+        data: what was measured on.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.4), sharex=True)
+    published = published.dropna().sort_values("psnr")
+    for axis, table, color in ((axes[0], published, COLORS[3]), (axes[1], measured, COLORS[0])):
+        ours = table.index.str.startswith("HDNet") if axis is axes[0] else np.full(len(table), True)
+        for chosen, marker, shade in ((~ours, "o", color), (ours, "D", COLORS[0] if ours.all() else COLORS[1])):
+            axis.scatter(table.parameters[chosen], table.psnr[chosen], marker=marker, color=shade, s=36, zorder=3)
+        last, span = {}, np.ptp(table.psnr)
+        for model, row in table.iterrows():
+            # A label stands right of its point, or left where that is taken, and above the one below it.
+            beside = table.parameters.between(row.parameters * 1.01, row.parameters * 2.5)
+            left = (beside & ((table.psnr - row.psnr).abs() < 0.015 * span)).any()
+            column = (left, round(np.log10(row.parameters) / 0.5))
+            last[column] = max(row.psnr, last.get(column, -np.inf) + 0.04 * span)
+            at = row.parameters / 1.12 if left else row.parameters * 1.12
+            side = "right" if left else "left"
+            axis.annotate(model, (row.parameters, row.psnr), (at, last[column]), fontsize=9, va="center", ha=side)
+        axis.set(xscale="log", xlabel="parameters (millions)", ylabel="PSNR (dB)")
+    axes[1].errorbar(
+        measured.parameters, measured.psnr, np.stack([measured.psnr - measured.psnr_low,
+        measured.psnr_high - measured.psnr]), fmt="none", color=COLORS[0], capsize=3
+    )  # fmt: skip
+    axes[0].set(xlim=(0.4, 300), title="published: iHarmony4 test set, protocols as published")
+    axes[0].set_xticks([0.5, 1, 2, 5, 10, 20, 50, 100], ["0.5", "1", "2", "5", "10", "20", "50", "100"])
+    axes[0].minorticks_off()
+    axes[1].set_title(f"measured here: {data}")
+    figure.suptitle("Parameters against PSNR: the two panels are of other data and do not compare", fontsize=11)
+    return figure
+
+
+def plot_masks(table: pd.DataFrame) -> Figure:
+    """What spoiled masks cost, one panel for each way to spoil them.
+
+    Args:
+        table: columns kind, amount (pixels), method, value (dB less than with the true mask), low and high.
+    """
+    kinds = list(table.kind.unique())
+    figure, axes = plt.subplots(1, len(kinds), figsize=(3.1 * len(kinds) + 0.6, 3.6), sharey=True, squeeze=False)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        part = table[table.kind == kind]
+        for method, color, style in zip(part.method.unique(), COLORS, STYLES, strict=False):
+            line = part[part.method == method]
+            axis.plot(line.amount, line.value, linestyle=style, marker="o", color=color, label=method)
+            axis.fill_between(line.amount, line.low, line.high, color=color, alpha=0.12, linewidth=0)
+        axis.set(xlabel="pixels", title=f"mask {kind}")
+        axis.set_xticks(sorted(part.amount.unique()))
+    axes[0, 0].set_ylabel("PSNR less that with the true mask (dB)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

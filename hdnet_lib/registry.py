@@ -14,6 +14,9 @@ from hdnet_lib.errors import reason
 from hdnet_lib.model import HDNet
 
 WEIGHTS = Path(__file__).parent / "weights"
+ZOO_SCORES = WEIGHTS / "zoo_scores.csv.gz"
+"""Scores of every run of the zoo, all seeds, on the validation photos: a table of
+:func:`~hdnet_lib.evaluation.evaluate`, whose settings lie beside it. Of each entry only one seed's weights ship."""
 
 _PRESETS: dict[str, dict] = {
     "hdnet": {"width": 32},

@@ -16,8 +16,14 @@ import yaml
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
+from hdnet_lib.recording import recorded
+
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = REPOSITORY / "notebooks"
+PATHS = ("data_root", "composite", "mask", "pool_table", "figures_dir", "scores")
+"""Parameters that are paths."""
+MODELS = ("models", "mask_models", "swept", "model_name")
+"""Parameters that hold names of models, or paths, separated by commas."""
 
 
 def known_parameters() -> dict[str, set[str]]:
@@ -71,14 +77,30 @@ def set_everywhere(parameters: dict[str, dict], known: dict[str, set[str]], key:
         parameters[name][key] = value
 
 
+def absolute_paths(parameters: dict) -> dict:
+    """Parameters with absolute paths: notebooks run in their own folder, and a relative path means one from here."""
+
+    def absolute(value: str) -> str:
+        return str(Path(value).expanduser().resolve())
+
+    result = dict(parameters)
+    for key, value in parameters.items():
+        if key in PATHS and value not in ("mini", "", None):
+            result[key] = absolute(str(value))
+        elif key in MODELS:
+            models = [name.strip() for name in str(value).split(",")]
+            result[key] = ", ".join(absolute(name) if "/" in name or Path(name).exists() else name for name in models)
+    return result
+
+
 def run_notebook(source: Path, executed: Path, parameters: dict) -> str | None:
     """Run one notebook; returns None, or a sentence that names the failing cell. The result is kept either way."""
     executed.unlink(missing_ok=True)  # no leftover of an earlier run
     try:
         papermill.execute_notebook(str(source), str(executed), parameters, cwd=str(source.parent))
     except PapermillExecutionError as error:
-        first, reason = error.source.strip().split("\n")[0], error.evalue.split("\n")[0]
-        return f"cell In [{error.exec_count}], which begins {first!r}: {error.ename}: {reason}"
+        first, why = error.source.strip().split("\n")[0], error.evalue.split("\n")[0]
+        return f"cell In [{error.exec_count}], which begins {first!r}: {error.ename}: {why}"
     except Exception as error:  # the kernel died, or the notebook is damaged: the others still run
         return f"{running_cell(executed)}{type(error).__name__}: {error}".splitlines()[0]
     return None
@@ -123,11 +145,12 @@ def title(notebook: Path) -> str:
 
 def finish(source: Path, executed: Path, failure: str | None, seconds: float) -> dict:
     """Turn an executed notebook into a page beside it, and say what the landing page needs to know."""
-    entry = {"name": source.stem, "title": source.stem, "failure": failure, "thumbnail": "", "seconds": seconds}
+    entry = {"name": source.stem, "title": source.stem, "failure": failure, "thumbnail": "", "seconds": seconds,
+             "metrics": {}}  # fmt: skip
     try:
         executed.with_suffix(".html").unlink(missing_ok=True)
         to_html(executed, executed.with_suffix(".html"))
-        entry |= {"title": title(executed), "thumbnail": thumbnail(executed)}
+        entry |= {"title": title(executed), "thumbnail": thumbnail(executed), "metrics": recorded(executed)}
     except Exception as error:  # a damaged notebook must not keep the others from their pages
         entry["failure"] = failure or f"{type(error).__name__}: {error}".splitlines()[0]
     return entry
@@ -152,6 +175,9 @@ def write_index(folder: Path, entries: list[dict], profile: str) -> None:
             if entry["failure"]
             else f"<p>ran in {entry['seconds']:.0f} s</p>"
         )
+        for key, value in entry["metrics"].items():
+            name = key.replace("_", " ")
+            state += f"<p>{html.escape(f'{name}: {value}')}</p>"
         picture = f'<img src="{entry["thumbnail"]}" alt="first figure">' if entry["thumbnail"] else ""
         link = html.escape(entry["title"])
         if (folder / f"{entry['name']}.html").is_file():
@@ -181,10 +207,7 @@ def main() -> int:
     try:
         parameters = profile_parameters(arguments.profile, known)
         for key, value in arguments.parameter:
-            # The notebooks run in their own folder: a relative path means one from here.
-            path = key in ("data_root", "composite", "mask") and value not in ("mini", "")
-            chosen = str(Path(value).expanduser().resolve()) if path else yaml.safe_load(value)
-            set_everywhere(parameters, known, key, chosen)
+            set_everywhere(parameters, known, key, absolute_paths({key: yaml.safe_load(value)})[key])
     except ValueError as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
@@ -192,6 +215,10 @@ def main() -> int:
     folder = REPOSITORY / "reports"
     folder = arguments.out or (folder if arguments.profile == "ci" else folder / arguments.profile)
     folder.mkdir(parents=True, exist_ok=True)
+    changed = {f"{key} = {value}" for own in parameters.values() for key, value in own.items()}
+    for name, own in parameters.items():
+        if "figures_dir" in known[name]:
+            own.setdefault("figures_dir", str(folder.resolve() / "figures"))
     entries = []
     for number, name in enumerate(names, start=1):
         print(f"[{number}/{len(names)}] {name}", flush=True)
@@ -199,7 +226,6 @@ def main() -> int:
         started = time.monotonic()
         failure = run_notebook(source, executed, parameters[name])
         entries.append(finish(source, executed, failure, time.monotonic() - started))
-    changed = {f"{key} = {value}" for own in parameters.values() for key, value in own.items()}
     write_index(folder, entries, ", ".join([arguments.profile, *sorted(changed)]))
 
     failed = [entry for entry in entries if entry["failure"]]

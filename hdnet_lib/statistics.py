@@ -13,6 +13,7 @@ import pandas as pd
 from hdnet_lib.metrics import RATIO_BINS, Scores, ratio_bin
 
 METRICS = Scores._fields
+TITLES = {"mse": "MSE", "fmse": "fMSE", "psnr": "PSNR", "ssim": "SSIM"}
 HIGHEST_PSNR = 100.0
 """dB; a result that equals the real photo has no more in a mean."""
 AVERAGE = "Average"
@@ -152,6 +153,26 @@ def by_group(table: pd.DataFrame, groups: pd.Series | str) -> pd.DataFrame:
     return result
 
 
+def short(value: float) -> str:
+    """A number with three digits that count, as far as processors agree; "" for none."""
+    if np.isnan(value):
+        return ""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:#.3g}".rstrip(".")
+
+
+def in_words(table: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """What :func:`by_group` found, to read: counts, and each mean with its interval."""
+    result = table[["composites", "photos"]].copy()
+    for metric in metrics:
+        result[TITLES[metric]] = [
+            f"{short(row[metric])} [{short(row[f'{metric}_low'])}, {short(row[f'{metric}_high'])}]"
+            if row.composites else "no composites"
+            for _, row in table.iterrows()
+        ]  # fmt: skip
+    return result
+
+
 def gains_by_group(table: pd.DataFrame, groups: pd.Series, reference: str) -> pd.DataFrame:
     """For each group and method the mean gain in PSNR over the reference method, and how many composites lose.
 
@@ -186,26 +207,29 @@ def compare(table: pd.DataFrame, reference: str, metric: str) -> pd.DataFrame:
 
     Returns:
         Index: entry, in the table's order. Columns: seeds; mean (over composites and seeds) and spread (standard
-        deviation of the seeds' means; none for one seed); difference from the reference entry, each averaged over its
-        seeds first, with low and high (interval) and p (:func:`permutation_test`). Interval and p tell how far other
-        photos would change the difference, and nothing of other seeds.
+        deviation of the seeds' means; none for one seed); difference from the reference entry, each averaged first over
+        the seeds that both have (over all seeds if they share none), with low and high (interval) and p
+        (:func:`permutation_test`). Interval and p tell how far other photos would change the difference, and nothing
+        of other seeds.
 
     Raises:
         ValueError: the reference is not in the table.
     """
-    table = table.assign(entry=entry_name(table.method))
-    if reference not in table.entry.to_numpy():
-        raise ValueError(f"{reference!r} must be one of {', '.join(table.entry.unique())}.")
+    entries = entry_name(table.method)
+    table = table.assign(entry=entries, seed=[m.removeprefix(e) for m, e in zip(table.method, entries, strict=True)])
+    if reference not in entries.to_numpy():
+        raise ValueError(f"{reference!r} must be one of {', '.join(entries.unique())}.")
     photos = table.drop_duplicates("name").set_index("name").photo
-    means = table.groupby(["entry", "name"])[metric].mean()
+    base = table[table.entry == reference]
     rows = {}
     for entry, scores in table.groupby("entry", sort=False):
-        by_seed = scores.groupby("method")[metric].mean()
-        difference = means[entry] - means[reference]
-        mean, low, high = mean_interval(difference, photos)
+        by_seed = scores.groupby("seed")[metric].mean()
+        shared = set(by_seed.index) & set(base.seed) or set(table.seed)
+        ours, theirs = (part[part.seed.isin(shared)].groupby("name")[metric].mean() for part in (scores, base))
+        mean, low, high = mean_interval(ours - theirs, photos)
         rows[entry] = {
             "seeds": len(by_seed), "mean": by_seed.mean(), "spread": by_seed.std(), "difference": mean,
-            "low": low, "high": high, "p": permutation_test(difference, photos),
+            "low": low, "high": high, "p": permutation_test(ours - theirs, photos),
         }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("entry")
 
@@ -213,6 +237,23 @@ def compare(table: pd.DataFrame, reference: str, metric: str) -> pd.DataFrame:
 def entry_name(methods: pd.Series) -> pd.Series:
     """Names of methods without the seed: ``w8-base-s0`` is the entry ``w8-base``."""
     return methods.str.replace(r"-s\d+$", "", regex=True)
+
+
+def seed_means(table: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
+    """Mean scores by a setting that methods differ in, such as K.
+
+    Args:
+        table: of one protocol.
+        values: method -> its setting; methods with the same one are seeds.
+
+    Returns:
+        Index: setting, sorted. Columns: seeds, and for each metric its mean over seeds and <metric>_spread (standard
+        deviation; NaN for one seed).
+    """
+    means = table[table.method.isin(values.index)].groupby("method")[list(METRICS)].mean()
+    groups = means.groupby(values.rename(values.name or "value"))
+    spread = groups.std().add_suffix("_spread")
+    return pd.concat([groups.size().rename("seeds"), groups.mean(), spread], axis=1)
 
 
 def smooth_by_ratio(table: pd.DataFrame, metric: str, points: int = 60, width: float = 0.35) -> pd.DataFrame:

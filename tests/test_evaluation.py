@@ -273,7 +273,8 @@ def test_shards_make_the_serial_table(small, tmp_path, parts):
     assert [share.name.nunique() for share in shares] == [32, 32, 36]
     again = evaluate(small, ["reinhard"], tmp_path / "scores.csv", size=64, shard="2/3")
     same(again, shares[0])
-    assert evaluate(small, ["reinhard"], size=64, shard="8/8").empty
+    with pytest.raises(ValueError, match="the share 8/8 is empty: 100 composites are shared out by 16"):
+        evaluate(small, ["reinhard"], size=64, shard="8/8")
 
 
 @pytest.mark.parametrize("change", [{"size": 32}, {"limit": 50}, {"models": ["xiao"]}, {"protocols": ["idih"]}])

@@ -137,3 +137,27 @@ def test_released_formulation_equals_its_description_worked_one_image_at_a_time(
 def test_bad_arguments_get_a_sentence(k, formulation):
     with pytest.raises(ValueError, match="must be"):
         LocalDynamic(4, k, formulation)
+
+
+@pytest.mark.parametrize("formulation", ["dot", "zeroed", "positions"])
+def test_each_divergence_alone_worked_position_by_position(formulation):
+    torch.manual_seed(2)
+    feature, mask = torch.randn(1, CHANNELS, SIDE, SIDE), torch.zeros(1, 1, SIDE, SIDE)
+    mask[..., :2, :] = 1
+    feature[..., 2:, :] -= 3 * feature[:, :, :1, :1]  # where every background is unlike, a zero vector wins
+    module = LocalDynamic(CHANNELS, 2, formulation)
+    values, region = feature[0].flatten(1), mask.flatten().bool()
+    compared = values if formulation == "dot" else F.normalize(values, dim=0)
+    support = values * ~region if formulation == "zeroed" else values
+    similarity = compared.T @ (compared * ~region if formulation == "zeroed" else compared)
+    if formulation != "zeroed":
+        similarity[:, region] = -torch.inf
+    nearest, chosen = similarity.topk(2, dim=1)
+    alpha = nearest.softmax(dim=0 if formulation == "positions" else 1)
+    expected = module.fuse((support[:, chosen] * alpha).sum(dim=2)[None], values[None])[0]
+    result = module(feature, mask)[0].flatten(1)
+    torch.testing.assert_close(result[:, region], expected[:, region])
+    assert torch.equal(result[:, ~region], values[:, ~region])
+    paper = LocalDynamic(CHANNELS, 2)
+    paper.load_state_dict(module.state_dict())
+    assert not torch.allclose(paper(feature, mask)[0].flatten(1), result)

@@ -65,7 +65,7 @@ def test_template(path):
 
 
 def test_only_volatile_cells_are_exempt_from_comparison():
-    """Those that train: they print progress bars and nothing else."""
+    """Those that train or score: they print progress bars and nothing else."""
     exempt = [
         (path.stem, cell.source.split("\n")[0], cell.outputs)
         for path in NOTEBOOKS
@@ -76,4 +76,10 @@ def test_only_volatile_cells_are_exempt_from_comparison():
     assert exempt == [
         ("05_train", "folder = tempfile.TemporaryDirectory()", []),
         ("05_train", "tiny = TrainingConfig(", []),
+        ("06_evaluate", "names = parse_models(models)", []),
+        ("07_k_sweep", "methods = load_methods(parse_models(models), device)", []),
+        ("07_k_sweep", "networks = {}", []),
+        ("08_ablation", "methods = load_methods(parse_models(models), device)", []),
+        ("08_ablation", "masked = load_methods(parse_models(mask_models), device)", []),
+        ("09_paper_vs_code", "networks = {}", []),
     ]

@@ -1,10 +1,12 @@
 """The tables were copied by hand: check them against what they must add up to."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hdnet_lib import create_model, list_models, paper
 from hdnet_lib.data.iharmony4 import PUBLISHED
+from hdnet_lib.statistics import METRICS
 
 
 def off(table, metric, groups, counts):
@@ -53,3 +55,19 @@ def test_sizes_are_those_of_our_models():
         count = sum(p.numel() for p in create_model(name.lower()).parameters())
         assert paper.TABLE_1.loc[name, ("", "parameters")] == pytest.approx(count / 1e6, abs=0.005)
     assert set(paper.TABLE_3.index[1:]) <= set(list_models())
+
+
+def test_published_and_measured_stand_side_by_side():
+    index = pd.MultiIndex.from_product(
+        [["composite", "ours"], ["0-5 %", "5-15 %", "Average"]], names=["method", "group"]
+    )
+    measured = pd.DataFrame({metric: np.arange(6) * 1234.567 + 1 for metric in METRICS}, index=index)
+    measured.loc[("ours", "5-15 %")] = np.nan
+    both = paper.beside(paper.TABLE_2, measured, ["mse", "fmse"], {"composite": "Composite"})
+    assert both.loc["HDNet", ("published", "0-5 %", "MSE")] == "4.35"
+    assert both.loc["HDNet", "measured"].eq("").all()
+    assert both.loc["Composite", ("measured", "Average", "fMSE")] == "2,470"
+    assert both.loc["Composite", ("published", "Average", "fMSE")] == "1387.30"
+    assert both.loc["ours", "measured"].tolist() == ["3,700", "3,700", "", "", "6,170", "6,170"]
+    assert both.loc["ours", "published"].eq("").all()
+    assert both.index.tolist() == [*paper.TABLE_2.index, "ours"]

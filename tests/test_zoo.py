@@ -22,6 +22,7 @@ from safetensors import safe_open
 from hdnet_lib import create_model, list_pretrained, load_pretrained, registry
 from hdnet_lib.cli import parse_stages
 from hdnet_lib.data.pool import PhotoPool
+from hdnet_lib.evaluation import evaluate, read_scores
 from hdnet_lib.local_dynamic import LocalDynamic
 from hdnet_lib.registry import load_weights
 from hdnet_lib.training import TrainingConfig, finished, read_log, train
@@ -253,3 +254,35 @@ def test_a_session_waits_for_all_parts_and_brings_back_what_is_done(table, tmp_p
     damaged = tmp_path / "parts" / parts[0].name
     damaged.write_bytes(damaged.read_bytes()[:5000])
     assert session("--rows", "2", "--minutes", "0").returncode != 0  # a damaged part trains nothing
+
+
+def test_scores_of_all_runs_are_shipped_with_what_they_were_made_from(small, tmp_path, monkeypatch, capsys):
+    made = evaluate(small, ["reinhard"], tmp_path / "scores.csv", ["hdnet"], size=64)
+    monkeypatch.setattr(ship_weights, "ZOO_SCORES", tmp_path / "zoo" / "zoo_scores.csv.gz")
+    (tmp_path / "zoo").mkdir()
+    written = set()
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["ship_weights.py", "--scores", str(tmp_path / "scores.csv")])
+        assert ship_weights.main() == 0
+        written.add((tmp_path / "zoo" / "zoo_scores.csv.gz").read_bytes())
+    assert len(written) == 1
+    assert "2 methods, 100 composites of 3 photos" in capsys.readouterr().out
+    shipped = read_scores(tmp_path / "zoo" / "zoo_scores.csv.gz")
+    assert np.allclose(shipped.psnr, made.psnr, rtol=1e-5)
+    assert json.loads((tmp_path / "zoo" / "zoo_scores.json").read_text())["size"] == 64
+    monkeypatch.setattr("sys.argv", ["ship_weights.py", "some.safetensors"])
+    with pytest.raises(SystemExit):
+        ship_weights.main()
+    assert "give runs with --data, or --scores, or both" in capsys.readouterr().err
+
+
+def test_the_scores_that_come_with_the_package_are_those_of_the_zoo():
+    """Of every entry of rows 2 to 4 all seeds, on the same composites."""
+    scores = read_scores(registry.ZOO_SCORES)
+    runs = {f"{entry['name']}-s{seed}" for entry in ENTRIES if entry["row"] != "1" for seed in entry["seeds"].split()}
+    assert set(scores.method) >= (runs - {f"w8-hdnet-paper-recipe-s{seed}" for seed in range(3)}) | {"composite"}
+    assert scores.groupby("method").name.nunique().nunique() == 1
+    made_from = json.loads((registry.WEIGHTS / "zoo_scores.json").read_text())
+    assert made_from["composites"] == scores.name.nunique()
+    logged = {path.stem for path in (registry.WEIGHTS / "logs").glob("w8-*.csv")}
+    assert set(scores.method) - {"composite"} <= logged

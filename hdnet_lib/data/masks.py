@@ -1,7 +1,10 @@
 """Masks for photos that have none: regions that follow the photo, and smooth blobs that do not."""
 
+import zlib
+
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 from skimage.color import rgb2lab
 from skimage.draw import polygon2mask
 from skimage.segmentation import flood, slic
@@ -38,6 +41,39 @@ def kind(mask: np.ndarray) -> np.ndarray:
     are alike in size (logarithm of the ratio) and place (centre, twice, to weigh more)."""
     rows, columns = np.nonzero(mask)
     return np.array([np.log(mask.mean()), 2 * rows.mean() / mask.shape[0], 2 * columns.mean() / mask.shape[1]])
+
+
+DISTURBANCES = ("eroded", "dilated", "shifted", "rough")
+
+
+def disturb(mask: np.ndarray, kind: str, amount: int, seed: int = 0) -> np.ndarray:
+    """A mask as a careless hand would draw it.
+
+    Args:
+        mask: (H, W) bool.
+        kind: "eroded" or "dilated" (by a disc), "shifted" (in a random direction) or "rough" (its border moves in and
+            out at random by up to the amount).
+        amount: pixels; 0 changes nothing.
+        seed: of the direction and the roughness, which differ from mask to mask, too.
+
+    Returns:
+        (H, W) bool; empty where nothing is left.
+    """
+    if kind not in DISTURBANCES:
+        raise ValueError(f"a mask can be {', '.join(DISTURBANCES)}, not {kind!r}.")
+    # Distance to the border, in pixels: positive inside, negative outside.
+    signed = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
+    signed -= np.sign(signed) / 2
+    rng = np.random.default_rng([seed, zlib.crc32(np.packbits(mask))])
+    if kind == "eroded":
+        return signed > amount
+    if kind == "dilated":
+        return signed > -amount
+    if kind == "shifted":
+        angle = rng.uniform(0, 2 * np.pi)
+        return ndimage.shift(mask, (round(amount * np.sin(angle)), round(amount * np.cos(angle))), order=0)
+    noise = ndimage.gaussian_filter(rng.normal(size=mask.shape), 4)
+    return signed > noise / np.abs(noise).max() * amount
 
 
 def _grown(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,60 @@
+"""Spoiled masks, as notebook 08 gives them to the networks."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from hdnet_lib.data.masks import DISTURBANCES, disturb
+from hdnet_lib.evaluation import BASELINES, Example, with_masks
+
+MASK = np.zeros((60, 80), bool)
+MASK[20:40, 25:60] = True
+MASK[30:45, 30:40] = True
+
+
+@pytest.mark.parametrize("kind", DISTURBANCES)
+def test_nothing_is_spoiled_by_zero_pixels_and_the_same_every_time(kind):
+    assert np.array_equal(disturb(MASK, kind, 0), MASK)
+    assert np.array_equal(disturb(MASK, kind, 3), disturb(MASK, kind, 3))
+    assert not np.array_equal(disturb(MASK, kind, 3), MASK)
+
+
+@pytest.mark.parametrize("amount", [1, 2, 4])
+def test_erosion_and_dilation_are_by_a_disc(amount):
+    rows, columns = np.mgrid[-amount : amount + 1, -amount : amount + 1]
+    disc = rows**2 + columns**2 <= (amount + 0.25) ** 2  # half a pixel to the border, and half of the next
+    eroded, dilated = disturb(MASK, "eroded", amount), disturb(MASK, "dilated", amount)
+    assert (eroded & ~MASK).sum() == (MASK & ~dilated).sum() == 0
+    assert (eroded != ndimage.binary_erosion(MASK, disc)).mean() < 0.01
+    assert (dilated != ndimage.binary_dilation(MASK, disc)).mean() < 0.01
+    assert eroded.sum() < MASK.sum() < dilated.sum()
+
+
+def test_a_shift_keeps_the_shape_and_a_rough_border_stays_near():
+    shifted = disturb(MASK, "shifted", 4)
+    moved = np.array(ndimage.center_of_mass(shifted)) - ndimage.center_of_mass(MASK)
+    assert np.linalg.norm(moved) == pytest.approx(4, abs=0.8)
+    assert shifted.sum() == MASK.sum()
+    rough = disturb(MASK, "rough", 4)
+    changed = rough != MASK
+    assert changed.any()
+    assert (disturb(MASK, "eroded", 4) & ~rough).sum() == (rough & ~disturb(MASK, "dilated", 4)).sum() == 0
+    assert not np.array_equal(disturb(MASK.T, "shifted", 9), disturb(MASK, "shifted", 9).T)  # each its own direction
+
+
+def test_what_vanishes_is_empty_and_unknown_kinds_are_refused():
+    small = np.zeros((20, 20), bool)
+    small[8:10, 8:10] = True
+    assert not disturb(small, "eroded", 4).any()
+    with pytest.raises(ValueError, match="a mask can be eroded, dilated, shifted, rough, not 'blurred'"):
+        disturb(MASK, "blurred", 1)
+
+
+def test_a_method_gets_the_changed_mask_and_the_example_keeps_its_own():
+    photo = np.zeros((60, 80, 3), np.uint8)
+    example = Example("one", "x", "a", photo, MASK, photo)
+    seen = []
+    method = with_masks(lambda batch: seen.extend(batch) or BASELINES["composite"](batch), lambda mask: ~mask)
+    method([example])
+    assert np.array_equal(seen[0].mask, ~MASK)
+    assert np.array_equal(example.mask, MASK)
