@@ -34,8 +34,9 @@ data: $(MINI)  ## build the mini data set (data/mini)
 notebooks: $(READY) $(MINI)  ## run the notebooks in place and so refresh their committed outputs
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/[0-9]*.ipynb
 
-figures: $(READY) $(MINI)  ## draw the pictures of figures/ anew
+figures: $(READY) $(MINI)  ## draw the pictures of figures/ anew, those of the notebooks included
 	$(BIN)/python data_scripts/make_figures.py
+	$(BIN)/python -m hdnet_lib.report $(REPORT_OPTIONS) -p figures_dir figures
 
 clean:  ## delete what the other commands made, the environment included
 	rm -rf $(VENV) data reports

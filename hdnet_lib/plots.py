@@ -328,6 +328,6 @@ def plot_masks(table: pd.DataFrame) -> Figure:
             axis.fill_between(line.amount, line.low, line.high, color=color, alpha=0.12, linewidth=0)
         axis.set(xlabel="pixels", title=f"mask {kind}")
         axis.set_xticks(sorted(part.amount.unique()))
-    axes[0, 0].set_ylabel("PSNR less that with the true mask (dB)")
+    axes[0, 0].set_ylabel("change of PSNR (dB)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

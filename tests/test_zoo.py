@@ -25,6 +25,7 @@ from hdnet_lib.data.pool import PhotoPool
 from hdnet_lib.evaluation import evaluate, read_scores
 from hdnet_lib.local_dynamic import LocalDynamic
 from hdnet_lib.registry import load_weights
+from hdnet_lib.statistics import choose_protocol, compare
 from hdnet_lib.training import TrainingConfig, finished, read_log, train
 
 ENTRIES = list(csv.DictReader(train_zoo.ZOO.open(newline="")))
@@ -286,3 +287,15 @@ def test_the_scores_that_come_with_the_package_are_those_of_the_zoo():
     assert made_from["composites"] == scores.name.nunique()
     logged = {path.stem for path in (registry.WEIGHTS / "logs").glob("w8-*.csv")}
     assert set(scores.method) - {"composite"} <= logged
+
+
+def test_the_model_card_quotes_the_shipped_scores():
+    card = (registry.WEIGHTS / "MODEL_CARD.md").read_text()
+    scores = choose_protocol(read_scores(registry.ZOO_SCORES), "hdnet")
+    for metric, digits, column in (("fmse", 1, 3), ("psnr", 2, 6)):
+        for entry, row in compare(scores, "w8-hdnet", metric).iterrows():
+            (line,) = [line for line in card.splitlines() if line.startswith((f"| `{entry}` | ", f"| {entry} |  | "))]
+            cell = line.split("|")[column].split()
+            assert float(cell[0]) == round(row["mean"], digits), (entry, metric)
+            if row.seeds > 1:
+                assert float(cell[1].strip("()")) == round(row.spread, digits)
