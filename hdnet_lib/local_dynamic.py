@@ -12,6 +12,12 @@ from hdnet_lib.rain import resize_mask
 FORMULATIONS = ("paper", "released", "dot", "zeroed", "positions", "random", "zero")
 
 
+LARGEST_DENSE = 32 * 32
+"""Positions of a map that is matched in one piece. Of a larger one, only pairs of foreground and background are."""
+BLOCK = 256, 2048
+"""Foreground and background positions that are compared at a time: their similarities stay in a core's cache."""
+
+
 class Matches(NamedTuple):
     """What LD finds for each of the N = H x W positions of a feature map (row-major order).
 
@@ -64,6 +70,8 @@ class LocalDynamic(nn.Module):
         mask = resize_mask(mask, feature)
         if self.formulation == "released":
             return self._released(feature, mask)
+        if self.formulation == "paper" and mask[0].numel() > LARGEST_DENSE:
+            return self._streamed(feature, mask)
         matches = self.match(feature, mask)
         support = feature
         if self.formulation == "zeroed":
@@ -103,6 +111,23 @@ class LocalDynamic(nn.Module):
         chosen = values.gather(2, index).view(batch, channels, positions, k)
         return (chosen * matches.weights.unsqueeze(1)).sum(dim=3)
 
+    def _streamed(self, feature: Tensor, mask: Tensor) -> Tensor:
+        """The same for a large map, in memory that grows with its positions and not with their pairs."""
+        values = feature.flatten(2)  # (B, C, N)
+        units = F.normalize(values, dim=1)
+        result = values.clone()
+        for index, region in enumerate((mask < 0.5).flatten(1)):
+            inside, outside = (~region).nonzero().squeeze(1), region.nonzero().squeeze(1)
+            if not (len(inside) and len(outside)):
+                continue
+            query, support = (units[index][:, where].T.contiguous() for where in (inside, outside))  # (M, C), (L, C)
+            nearest = nearest_neighbours(query, support, self.k)  # (M, K)
+            # Anew, for the gradient: Eq. 2 and 3 of the chosen pairs, and the weights of Eq. 4.
+            weights = (query.unsqueeze(1) * support[nearest]).sum(dim=2).softmax(dim=1)
+            reference = (values[index][:, outside[nearest]] * weights).sum(dim=2)  # (C, M)
+            result[index, :, inside] = self.fuse(reference[None], values[index : index + 1, :, inside])[0]
+        return result.view_as(feature)
+
     def fuse(self, reference: Tensor, foreground: Tensor) -> Tensor:
         """Eq. 5: g_theta(Concat(phi_ref, F_f)), each (B, C, N) -> (B, C, N)."""
         return self.adaptive(torch.cat([reference, foreground], dim=1))
@@ -126,6 +151,24 @@ class LocalDynamic(nn.Module):
         weights = nearest.values.reshape(batch, 1, k, positions).softmax(dim=3)  # the wrong axis
         fused = self.fuse((weights * chosen).sum(dim=2), values).view_as(feature)
         return fused * mask + feature * (1 - mask)
+
+
+@torch.no_grad()
+def nearest_neighbours(query: Tensor, support: Tensor, k: int) -> Tensor:
+    """The K rows of ``support`` (L, C) with the highest dot product with each row of ``query`` (M, C), highest first.
+
+    Exact, in blocks. Returns indices (M, min(K, L)).
+    """
+    rows, columns = BLOCK
+    found = []
+    for part in query.split(rows):
+        best, chosen = part.new_empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.long, device=part.device)
+        for start, block in zip(range(0, len(support), columns), support.split(columns), strict=True):
+            values, indices = (part @ block.T).topk(min(k, len(block)), dim=1)
+            best, order = torch.cat([best, values], dim=1).topk(min(k, start + len(block)), dim=1)
+            chosen = torch.cat([chosen, indices + start], dim=1).gather(1, order)
+        found.append(chosen)
+    return torch.cat(found)
 
 
 @cache

@@ -1,3 +1,4 @@
+import psutil
 import pytest
 import torch
 from conftest import check_gradients
@@ -5,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from hdnet_lib.local_dynamic import LocalDynamic
+from hdnet_lib import local_dynamic
+from hdnet_lib.local_dynamic import LocalDynamic, nearest_neighbours
 
 CHANNELS, SIDE = 6, 5
 
@@ -161,3 +163,55 @@ def test_each_divergence_alone_worked_position_by_position(formulation):
     paper = LocalDynamic(CHANNELS, 2)
     paper.load_state_dict(module.state_dict())
     assert not torch.allclose(paper(feature, mask)[0].flatten(1), result)
+
+
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_blocks_find_the_same_neighbours_as_the_whole_matrix(k, monkeypatch):
+    torch.manual_seed(0)
+    query, support = torch.randn(70, 8), torch.randn(150, 8)
+    monkeypatch.setattr(local_dynamic, "BLOCK", (16, 40))
+    assert torch.equal(nearest_neighbours(query, support, k), (query @ support.T).topk(k, dim=1).indices)
+    few = nearest_neighbours(query, support[:4], k)
+    assert torch.equal(few, (query @ support[:4].T).topk(min(k, 4), dim=1).indices)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_a_streamed_map_and_its_gradients_are_those_of_the_dense_one(k, monkeypatch):
+    """Several foreground sizes in one batch, and images without one of the regions."""
+    torch.manual_seed(0)
+    feature = torch.randn(4, CHANNELS, 9, 7, dtype=torch.float64, requires_grad=True)
+    mask = torch.zeros(4, 1, 9, 7, dtype=torch.float64)
+    mask[0, :, 2:5, 1:4], mask[1, :, :8], mask[2] = 1, 1, 1
+    module = LocalDynamic(CHANNELS, k).double()
+    results = []
+    for largest in (10**6, 0):
+        monkeypatch.setattr(local_dynamic, "LARGEST_DENSE", largest)
+        monkeypatch.setattr(local_dynamic, "BLOCK", (5, 8))
+        output = module(feature, mask)
+        results.append([output, *torch.autograd.grad(output.square().sum(), [feature, *module.parameters()])])
+    for dense, streamed in zip(*results, strict=True):
+        torch.testing.assert_close(streamed, dense)
+    monkeypatch.setattr(local_dynamic, "LARGEST_DENSE", 0)
+    check_gradients(module, feature.detach()[:, :, :4, :4], mask[:, :, :4, :4])
+
+
+def test_a_map_of_a_large_photo_needs_no_matrix_of_all_pairs():
+    """65,536 positions, as at 2048 pixels: all pairs would take 17 GB."""
+    torch.manual_seed(0)
+    feature, mask = torch.randn(1, 8, 256, 256), torch.zeros(1, 1, 256, 256)
+    mask[..., 100:130, 80:160] = 1
+    module = LocalDynamic(8)
+    before = psutil.Process().memory_info().rss
+    peak = []
+    hook = module.adaptive.register_forward_hook(lambda *_: peak.append(psutil.Process().memory_info().rss))
+    with torch.inference_mode():
+        result = module(feature, mask)
+    hook.remove()
+    assert max(peak) - before < 400e6
+    some = torch.tensor([[100, 80], [115, 120], [129, 159]])
+    background = feature[0][:, mask[0, 0] == 0]
+    for y, x in some.tolist():
+        own = feature[0, :, y, x]
+        nearest = background[:, F.cosine_similarity(own[:, None], background, dim=0).argmax()]
+        expected = module.fuse(nearest[None, :, None], own[None, :, None])[0, :, 0]
+        torch.testing.assert_close(result[0, :, y, x], expected)
