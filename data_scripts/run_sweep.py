@@ -5,21 +5,23 @@
 
 The second shares out one evaluation: the shares meet in scores.csv. Without --scheduler a cluster is started on this
 machine. OUT holds one executed notebook a run, and metrics.csv, a line a run. A run whose worker dies is repeated; runs
-that are there already are not made again. Needs the extra "sweep" of pyproject.toml.
+that are there already are not made again (delete OUT
+when weights or data have changed under the same name). Needs the extra "sweep" of pyproject.toml.
 """
 
 import argparse
 import hashlib
 import itertools
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import pandas as pd
 import papermill
 import yaml
+from nbformat import ValidationError
 
 from hdnet_lib.cli import at_least
 from hdnet_lib.errors import reason
@@ -37,6 +39,8 @@ def grid(axes: Sequence[Sequence[str]]) -> list[dict]:
     if empty := [axis[0] for axis in axes if len(axis) < 2]:
         raise ValueError(f"-g {empty[0]}: give the name and at least one value.")
     names = [name for name, *_ in axes]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"-g {', '.join(sorted(twice))}: give all values of a parameter at once.")
     values = [[yaml.safe_load(value) for value in values] for _, *values in axes]
     return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
 
@@ -47,7 +51,7 @@ def run(notebook: str, executed: str, parameters: dict) -> str:
     if target.is_file():
         return ""
     # A name of its own: a worker that was given up may still run beside the one that repeats its work.
-    running = target.with_suffix(f".{os.getpid()}.ipynb")
+    running = target.with_suffix(f".{uuid4().hex[:8]}.ipynb")
     failure = run_notebook(Path(notebook), running, parameters)
     running.replace(target.with_suffix(".failed.ipynb") if failure else target)
     return failure or ""
@@ -55,7 +59,9 @@ def run(notebook: str, executed: str, parameters: dict) -> str:
 
 def sweep(notebook: Path, out: Path, points: list[dict], fixed: dict, client: object) -> tuple[pd.DataFrame, list[str]]:
     """Run all points on a cluster: a line for each that ran, in the order of the points, and what went wrong."""
-    names = [hashlib.sha256(json.dumps([fixed, point], sort_keys=True).encode()).hexdigest()[:12] for point in points]
+    # A changed notebook is another one, and runs anew.
+    keys = [notebook.read_bytes() + json.dumps([fixed, p], sort_keys=True, default=str).encode() for p in points]
+    names = [f"{notebook.stem}-{hashlib.sha256(key).hexdigest()[:12]}" for key in keys]
     targets = [str(out.resolve() / f"{name}.ipynb") for name in names]
     futures = [
         client.submit(run, str(notebook.resolve()), target, fixed | point, pure=False)
@@ -64,13 +70,12 @@ def sweep(notebook: Path, out: Path, points: list[dict], fixed: dict, client: ob
     rows, problems = [], []
     for future, point, target in zip(futures, points, targets, strict=True):
         try:
-            problem = future.result()
-        except Exception as error:  # its workers died, again and again
-            problem = f"{type(error).__name__}: {reason(error)}"
-        if problem:
-            problems.append(f"{point}: {problem}")
-        else:
-            rows.append(point | recorded(Path(target)))
+            if problem := future.result():
+                problems.append(f"{point}: {problem}")
+            else:
+                rows.append(point | recorded(Path(target)))
+        except Exception as error:  # its workers died, again and again, or an earlier run left no notebook
+            problems.append(f"{point}: {type(error).__name__}: {reason(error)}")
     return pd.DataFrame(rows), problems
 
 
@@ -92,6 +97,8 @@ def main() -> int:
         fixed = absolute_paths({name: yaml.safe_load(value) for name, value in arguments.parameter})
         if not arguments.notebook.is_file():
             raise ValueError(f"{arguments.notebook}: there is no such notebook.")
+        if both := set(fixed) & set(points[0]):
+            raise ValueError(f"{', '.join(sorted(both))}: give it with -g or with -p, not with both.")
         known = set(papermill.inspect_notebook(str(arguments.notebook)))
         if unknown := (set(fixed) | set(points[0])) - known:
             raise ValueError(f"no parameter {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}.")
@@ -109,8 +116,8 @@ def main() -> int:
             table.to_csv(part, index=False)
     except ImportError:
         parser.exit(2, f'{parser.prog}: this needs Dask: pip install "hdnet-lab[sweep]".\n')
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    except (ValueError, OSError, yaml.YAMLError, ValidationError) as error:
+        parser.exit(2, f"{parser.prog}: {reason(error)}.\n")
     print(table.to_string(index=False))
     for problem in problems:
         print(problem, file=sys.stderr)

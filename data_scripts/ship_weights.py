@@ -12,11 +12,11 @@ ships the scores of all runs, all seeds: what `hdnet evaluate POOL.csv --models 
 """
 
 import argparse
+import gzip
 import hashlib
 import itertools
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hdnet_lib.errors import reason
-from hdnet_lib.evaluation import read_scores
+from hdnet_lib.evaluation import COMPOSITE, read_scores
 from hdnet_lib.files import replacing
 from hdnet_lib.registry import WEIGHTS, ZOO_SCORES, list_pretrained, load_weights
 
@@ -99,10 +99,14 @@ def ship(run: Path, name: str, data: str, folder: Path) -> dict:
 
 def ship_scores(table: Path) -> None:
     """Put a table of scores and its settings into the package, with six digits."""
-    scores = read_scores(table)
+    scores, made_from = read_scores(table), table.with_suffix(".json").read_text()
+    if set(json.loads(made_from)["methods"]) | {COMPOSITE} != set(scores.method):
+        raise ValueError(f"{table}: its methods are not those that {table.stem}.json tells of.")
     with replacing(ZOO_SCORES) as part:
-        scores.to_csv(part, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 0})
-    shutil.copyfile(table.with_suffix(".json"), ZOO_SCORES.with_suffix("").with_suffix(".json"))
+        # Without name and time, so that the same scores have the same bytes.
+        part.write_bytes(gzip.compress(scores.to_csv(index=False, float_format="%.6g").encode(), mtime=0))
+    with replacing(ZOO_SCORES.with_suffix("").with_suffix(".json")) as part:
+        part.write_text(made_from)
     print(f"{scores.method.nunique()} methods, {scores.name.nunique()} composites of {scores.photo.nunique()} photos")
 
 

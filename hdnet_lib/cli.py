@@ -5,15 +5,19 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pandas as pd
 
+from hdnet_lib.allocator import keep_freed_memory
+from hdnet_lib.benchmark import benchmark
 from hdnet_lib.evaluation import BASELINES, COMPOSITE, evaluate, method_name
+from hdnet_lib.files import replacing
 from hdnet_lib.harmonize import WORKING_SIZE, harmonize
 from hdnet_lib.images import check_output, save_image
 from hdnet_lib.metrics import PROTOCOLS
 from hdnet_lib.registry import list_models, list_pretrained, load_model
-from hdnet_lib.statistics import choose_protocol, compare, fmse_bins, gains_by_group, ratio_bins, summarise
+from hdnet_lib.statistics import choose_protocol, compare, entry_name, fmse_bins, gains_by_group, ratio_bins, summarise
 from hdnet_lib.training import PRESETS, TrainingConfig, train
 
 
@@ -96,10 +100,21 @@ def main(arguments: list[str] | None = None) -> int:
                          "(<entry>-s<seed>)")  # fmt: skip
     command.set_defaults(run=_evaluate)
 
+    command = commands.add_parser("bench", help="time networks, beside the machine's own limit")
+    command.add_argument("--models", nargs="+", default=["hdnet-lite", "hdnet"], choices=list_models(), metavar="MODEL",
+                         help="(%(default)s)")  # fmt: skip
+    command.add_argument("--sizes", nargs="+", type=at_least(256), default=[256, 512, 1024], metavar="PIXELS",
+                         help="sides of the image (%(default)s)")  # fmt: skip
+    command.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    command.add_argument("--repeats", type=at_least(1), default=7, help="timed calls each (%(default)s)")
+    command.add_argument("-o", "--output", type=Path, metavar="TABLE.csv")
+    command.set_defaults(run=_bench)
+
     parsed = parser.parse_args(arguments)
+    keep_freed_memory()
     try:
         parsed.run(parsed)
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError, OSError) as error:
         print(f"hdnet: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -128,6 +143,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     names = {COMPOSITE, *map(method_name, parsed.models)}
     if parsed.reference not in names:
         raise ValueError(f"--reference must be one of {', '.join(sorted(names))}, not {parsed.reference!r}.")
+    if parsed.compare and parsed.compare not in entry_name(pd.Series(sorted(names))).to_numpy():
+        raise ValueError(f"--compare must be one of {', '.join(sorted(names))}, or such a name without its seed.")
     if parsed.shard != "1/1" and not parsed.output:
         raise ValueError("--shard needs --output: the shares meet in the table's folder.")
     table = evaluate(
@@ -147,6 +164,16 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     for metric in ("fmse", "psnr") if parsed.compare else ():
         compared = compare(scores, parsed.compare, metric).round(4)
         print(f"\n{metric} over all seeds, and the difference from {parsed.compare}\n{compared.to_string()}")
+
+
+def _bench(parsed: argparse.Namespace) -> None:
+    if parsed.output and not parsed.output.parent.is_dir():
+        raise ValueError(f"{parsed.output}: the folder {parsed.output.parent} does not exist.")
+    table = benchmark(parsed.models, parsed.sizes, parsed.device, parsed.repeats)
+    print(table.round(3).to_string(index=False))
+    if parsed.output:
+        with replacing(parsed.output) as part:
+            table.to_csv(part, index=False, float_format="%.4g")
 
 
 def markdown(summary: pd.DataFrame) -> str:

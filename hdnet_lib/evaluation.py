@@ -86,6 +86,11 @@ class Triplets(Sequence[Example]):
         self.names = [triplet.name for triplet in self.triplets]
         self.size = size
 
+    def sources(self) -> list:
+        """What changes when a composite does: its name, and size and date of its three files."""
+        files = ((triplet.composite, triplet.mask, triplet.real) for triplet in self.triplets)
+        return [(name, *map(_stamp, paths)) for name, paths in zip(self.names, files, strict=True)]
+
     def __len__(self) -> int:
         return len(self.triplets)
 
@@ -117,13 +122,17 @@ class Validation(Sequence[Example]):
     """
 
     def __init__(self, table: str | Path, size: int = 256, limit: int = 0, rounds: int = 2) -> None:
-        self.size, self.pool = size, PhotoPool(table, "validation", size)
+        self.table, self.size, self.pool = Path(table), size, PhotoPool(table, "validation", size)
         samples = range(rounds * len(self.pool))
         photos = self.pool.photos(samples, VALIDATION_SEED)
         changed = [number for number in samples if self._images(number) is not None]
         self.samples = [changed[index] for index in spread(len(changed), limit)]
         self.names = [str(number) for number in self.samples]
         self.photos = [photos[number] for number in self.samples]
+
+    def sources(self) -> list:
+        """What changes when a composite does: its number and photo, and size and date of the table."""
+        return [_stamp(self.table), *zip(self.names, self.photos, strict=True)]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -135,6 +144,10 @@ class Validation(Sequence[Example]):
         made = self.pool.composites([number], VALIDATION_SEED)
         composite, real = (to_pixels(image / 2 + 0.5) for image in (made.composite, made.real))
         return None if np.array_equal(composite, real) else (composite, made.mask[0, 0].numpy() > 0.5, real)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    return path.stat().st_size, path.stat().st_mtime_ns
 
 
 def spread(length: int, limit: int) -> list[int]:
@@ -209,7 +222,7 @@ class ResultFolder:
 def _transfer(recipe: Callable[..., Tensor], examples: Sequence[Example]) -> list[np.ndarray]:
     """Give the foreground the colours of its own background."""
     pairs = [(to_tensor(example.composite), to_tensor(example.mask)) for example in examples]
-    results = [recipe(composite, mask, composite, 1 - mask) for composite, mask in pairs]
+    results = [recipe(composite, mask, composite, 1 - mask) if mask.any() else composite for composite, mask in pairs]
     return [result[0].permute(1, 2, 0).numpy() * 255 for result in results]
 
 
@@ -247,6 +260,8 @@ def load_method(model: str, device: str = "auto") -> Method:
     Raises:
         ValueError: there is nothing of that name, or it cannot be read.
     """
+    if not model:
+        raise ValueError("a model has an empty name.")
     if model in BASELINES:
         return BASELINES[model]
     if model in list_pretrained() or model.endswith(".safetensors"):
@@ -281,8 +296,8 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError):
         raise ValueError(f"the device {device} cannot be used here; use auto or cpu.") from None
     return device
 
@@ -343,7 +358,8 @@ def score_methods(
 
     Returns:
         One row for each example, method and protocol, in that order: name, subset, photo, ratio (of the mask), method,
-        protocol, mse, fmse, psnr, ssim, seconds (that the method took for one example of the batch).
+        protocol, mse, fmse, psnr, ssim, seconds (that the method took for one example of the batch, while reading
+        and scoring went on beside it: more than it takes alone).
 
     Raises:
         ValueError: a protocol is unknown, an example cannot be read, or an output cannot be scored.
@@ -436,6 +452,7 @@ def evaluate(
     if batch_size < 1 or limit < 0:
         raise ValueError(f"batch size must be at least 1 and limit at least 0, not {batch_size} and {limit}.")
     share, shares = _parse_shard(shard)
+    protocols = list(dict.fromkeys(protocols))
     methods = load_methods(models, device)
     examples = open_examples(data, split, size, partial, limit)
     starts = range(0, len(examples), PART)
@@ -448,7 +465,8 @@ def evaluate(
     with tqdm(total=sum(min(PART, len(examples) - start) for start in mine), unit="composite") as bar:
         for start in mine:
             stop = min(start + PART, len(examples))
-            scores = parts.read(start, rows) if parts else None
+            # Images are written anew: nobody knows which of them are there.
+            scores = parts.read(start, stop, rows) if parts and not images else None
             if scores is None:
                 images = Path(images) if images else None
                 scores = score_methods(
@@ -505,9 +523,13 @@ class _Parts:
         if not table.parent.is_dir():
             raise ValueError(f"{table}: the folder {table.parent} does not exist.")
         self.table, self.folder = table, table.with_name(f"{table.name}.parts")
+        self.composites, self.whole = settings["composites"], None
         made_from = table.with_suffix(".json")
-        if made_from.is_file():
-            earlier = json.loads(made_from.read_text())
+        if made_from.exists():
+            try:
+                earlier = dict(json.loads(made_from.read_text()))
+            except (OSError, ValueError, TypeError) as error:
+                raise ValueError(f"{made_from}: this does not tell how a table was made: {reason(error)}.") from None
             if different := [key for key in settings if settings[key] != earlier.get(key)]:
                 raise ValueError(
                     f"{table} belongs to an evaluation with other {', '.join(different)}: choose another name, or "
@@ -516,22 +538,37 @@ class _Parts:
         elif table.exists():
             raise ValueError(f"{table} exists, and {made_from.name}, which tells how it was made, does not: delete it.")
         self.folder.mkdir(exist_ok=True)
-        with replacing(made_from) as part:
-            part.write_text(json.dumps(settings, indent=2) + "\n")
+        if not made_from.exists():
+            with replacing(made_from) as part:
+                part.write_text(json.dumps(settings, indent=2) + "\n")
 
     def _path(self, start: int) -> Path:
         return self.folder / f"{start:06d}.csv"
 
-    def read(self, start: int, rows: int) -> pd.DataFrame | None:
-        """The part that begins with composite ``start``, from the whole table if that is there; None if not done."""
-        if self.table.is_file():
-            return read_scores(self.table).iloc[start * rows : (start + PART) * rows]
-        return read_scores(self._path(start)) if self._path(start).is_file() else None
+    def read(self, start: int, stop: int, rows: int) -> pd.DataFrame | None:
+        """The part of these composites, from the whole table if that is there; None if it is not done."""
+        if self.whole is None and self.table.is_file():
+            self.whole = read_scores(self.table)
+        if self.whole is not None:
+            scores, path = self.whole.iloc[start * rows : stop * rows], self.table
+            complete = len(self.whole) == self.composites * rows
+        elif (path := self._path(start)).is_file():
+            scores = read_scores(path)
+            complete = len(scores) == (stop - start) * rows
+        else:
+            return None
+        if not complete:
+            raise ValueError(f"{path}: lines are missing or too many: delete it, and what is lost is scored again.")
+        return scores
 
     def write(self, start: int, scores: pd.DataFrame) -> None:
-        """Keep a part."""
-        with replacing(self._path(start)) as part:
-            scores.to_csv(part, index=False)
+        """Keep a part, unless the whole table is there."""
+        try:
+            with replacing(self._path(start)) as part:
+                scores.to_csv(part, index=False)
+        except FileNotFoundError:  # another run of the same share was faster, and removed the parts
+            if not self.table.is_file():
+                raise
 
     def finish(self, starts: range) -> None:
         """Write the table if all parts are done, and remove them."""
@@ -555,10 +592,10 @@ def _settings(
     return {
         "data": Path(data).name,
         "composites": len(examples),
-        "list": hashlib.sha256("\n".join(examples.names).encode()).hexdigest(),
+        "images": hashlib.sha256(repr(examples.sources()).encode()).hexdigest(),
         "size": examples.size,
         "protocols": list(protocols),
-        "methods": {method_name(model): _fingerprint(model) for model in models},
+        "methods": {method_name(model): _fingerprint(model) for model in models if model != COMPOSITE},
     }
 
 

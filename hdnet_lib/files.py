@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 
 @contextmanager
@@ -12,7 +13,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     If the block fails, ``path`` stays as it was. A process that is killed leaves a hidden ``.part`` file.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.{os.getpid()}.part")
     try:
         part.touch()
         mode = part.stat().st_mode  # as this user's files are; some writers choose their own

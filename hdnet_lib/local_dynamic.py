@@ -125,7 +125,8 @@ class LocalDynamic(nn.Module):
             # Anew, for the gradient: Eq. 2 and 3 of the chosen pairs, and the weights of Eq. 4.
             weights = (query.unsqueeze(1) * support[nearest]).sum(dim=2).softmax(dim=1)
             reference = (values[index][:, outside[nearest]] * weights).sum(dim=2)  # (C, M)
-            result[index, :, inside] = self.fuse(reference[None], values[index : index + 1, :, inside])[0]
+            fused = self.fuse(reference[None], values[index : index + 1, :, inside])[0]
+            result[index, :, inside] = fused.to(result.dtype)  # under autocast another one
         return result.view_as(feature)
 
     def fuse(self, reference: Tensor, foreground: Tensor) -> Tensor:

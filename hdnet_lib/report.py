@@ -83,9 +83,10 @@ def absolute_paths(parameters: dict) -> dict:
     def absolute(value: str) -> str:
         return str(Path(value).expanduser().resolve())
 
+    parameters = {key: "" if value is None else value for key, value in parameters.items()}
     result = dict(parameters)
     for key, value in parameters.items():
-        if key in PATHS and value not in ("mini", "", None):
+        if key in PATHS and value not in ("mini", ""):
             result[key] = absolute(str(value))
         elif key in MODELS:
             models = [name.strip() for name in str(value).split(",")]

@@ -209,8 +209,9 @@ def compare(table: pd.DataFrame, reference: str, metric: str) -> pd.DataFrame:
         Index: entry, in the table's order. Columns: seeds; mean (over composites and seeds) and spread (standard
         deviation of the seeds' means; none for one seed); difference from the reference entry, each averaged first over
         the seeds that both have (over all seeds if they share none), with low and high (interval) and p
-        (:func:`permutation_test`). Interval and p tell how far other photos would change the difference, and nothing
-        of other seeds.
+        (:func:`permutation_test`); difference_spread (standard deviation of the seeds' own differences, smaller than
+        that of their means where both share the luck of a seed). Interval and p tell how far other photos would change
+        the difference, and nothing of other seeds: difference_spread does that.
 
     Raises:
         ValueError: the reference is not in the table.
@@ -221,6 +222,7 @@ def compare(table: pd.DataFrame, reference: str, metric: str) -> pd.DataFrame:
         raise ValueError(f"{reference!r} must be one of {', '.join(entries.unique())}.")
     photos = table.drop_duplicates("name").set_index("name").photo
     base = table[table.entry == reference]
+    base_by_seed = base.groupby("seed")[metric].mean()
     rows = {}
     for entry, scores in table.groupby("entry", sort=False):
         by_seed = scores.groupby("seed")[metric].mean()
@@ -230,6 +232,7 @@ def compare(table: pd.DataFrame, reference: str, metric: str) -> pd.DataFrame:
         rows[entry] = {
             "seeds": len(by_seed), "mean": by_seed.mean(), "spread": by_seed.std(), "difference": mean,
             "low": low, "high": high, "p": permutation_test(ours - theirs, photos),
+            "difference_spread": (by_seed - base_by_seed).dropna().std(),
         }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("entry")
 

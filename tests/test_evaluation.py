@@ -33,7 +33,7 @@ from hdnet_lib.evaluation import (
     score_methods,
 )
 from hdnet_lib.metrics import PROTOCOLS, Protocol, score
-from hdnet_lib.registry import create_model, load_pretrained
+from hdnet_lib.registry import WEIGHTS, create_model, load_pretrained
 from hdnet_lib.statistics import choose_protocol, summarise
 
 
@@ -290,6 +290,84 @@ def test_a_table_of_another_evaluation_is_not_touched(small, tmp_path, change):
         evaluate(**arguments)
 
 
+def test_changed_composites_and_retrained_weights_are_another_evaluation(small, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(small, copy)
+    weights = tmp_path / "mine.safetensors"
+    shutil.copy(WEIGHTS / "hdnet-lite.safetensors", weights)
+    run = partial(evaluate, copy, [str(weights)], tmp_path / "scores.csv", size=64, limit=4)
+    first = run()
+    same(run(), first)
+    shutil.copy(WEIGHTS / "w8-hdnet.safetensors", weights)
+    with pytest.raises(ValueError, match="with other methods"):
+        run()
+    shutil.copy(WEIGHTS / "hdnet-lite.safetensors", weights)
+    same(run(), first)
+    composite = list_triplets(copy)[0].composite
+    Image.open(composite).point(lambda value: value // 2).save(composite)
+    with pytest.raises(ValueError, match="with other images"):
+        run()
+
+
+def test_a_table_or_part_that_was_cut_is_not_taken_for_whole(small, tmp_path, parts):
+    run = partial(evaluate, small, ["reinhard"], tmp_path / "scores.csv", ["hdnet"], size=64)
+    run(shard="1/2")
+    part = tmp_path / "scores.csv.parts" / "000000.csv"
+    whole = part.read_text()
+    part.write_text("\n".join(whole.split("\n")[:9]) + "\n")
+    with pytest.raises(ValueError, match=r"000000.csv: lines are missing or too many: delete it"):
+        run()
+    part.write_text(whole)
+    run()
+    table = tmp_path / "scores.csv"
+    table.write_text("\n".join(table.read_text().split("\n")[:9]) + "\n")
+    with pytest.raises(ValueError, match=r"scores.csv: lines are missing or too many: delete it"):
+        run()
+
+
+def test_the_slower_of_two_runs_of_one_share_ends_well(small, tmp_path, monkeypatch):
+    """The quicker one finishes the table, and removes the parts, while the other still scores."""
+    run = partial(evaluate, small, ["reinhard"], tmp_path / "scores.csv", ["hdnet"], size=64)
+    original = evaluation.score_methods
+
+    def slow(*arguments):
+        scores = original(*arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluation, "score_methods", original)
+            run()
+        return scores
+
+    monkeypatch.setattr(evaluation, "score_methods", slow)
+    same(run(), read_scores(tmp_path / "scores.csv"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.csv", "scores.json"]
+
+
+def test_images_are_written_where_the_scores_are_there_already(small, tmp_path):
+    run = partial(evaluate, small, ["reinhard"], tmp_path / "scores.csv", ["hdnet"], size=64, limit=5)
+    run()
+    run(images=tmp_path / "images")
+    assert len(list((tmp_path / "images" / "reinhard").rglob("*.png"))) == 5
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{bad", "folder"])
+def test_settings_that_cannot_be_read_are_named(small, tmp_path, content, capsys):
+    made_from = tmp_path / "scores.json"
+    if content == "folder":
+        made_from.mkdir()
+    else:
+        made_from.write_text(content)
+    assert cli.main(["evaluate", str(small), "--size", "64", "-o", str(tmp_path / "scores.csv")]) == 2
+    assert "scores.json: this does not tell how a table was made" in capsys.readouterr().err
+
+
+def test_folders_that_cannot_be_written_get_a_sentence(small, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "scores.csv.parts").touch()
+    for options in (["--images", str(tmp_path / "file")], ["-o", str(tmp_path / "scores.csv")]):
+        assert cli.main(["evaluate", str(small), "--size", "64", "--models", "reinhard", "--limit", "2", *options]) == 2
+        assert "hdnet: " in capsys.readouterr().err
+
+
 def test_new_results_in_a_folder_are_another_evaluation(small, tmp_path):
     evaluate(small, ["reinhard"], size=64, images=tmp_path)
     run = partial(evaluate, small, [str(tmp_path / "reinhard")], tmp_path / "scores.csv", size=64)
@@ -323,6 +401,9 @@ def test_the_command_prints_and_writes_every_score(small, table, tmp_path, capsy
         (["--size", "36"], "size must be a multiple of 8 and at least 16, not 36."),
         (["-o", "nowhere/scores.csv"], "the folder nowhere does not exist."),
         (["-o", "scores.txt"], "the name of a table of scores ends with .csv."),
+        (["--compare", "x"], "--compare must be one of composite, hdnet-lite, or such a name without its seed."),
+        (["--models", ""], "a model has an empty name."),
+        (["--device", "meta"], "the device meta cannot be used here; use auto or cpu."),
         (["--reference", "x"], "--reference must be one of composite, hdnet-lite, not 'x'."),
         (["--shard", "1/2"], "--shard needs --output"),
         (["--shard", "3/2", "-o", "scores.csv"], "a shard is k/n with k from 1 to n, such as 2/4, not '3/2'."),

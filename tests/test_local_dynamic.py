@@ -195,6 +195,14 @@ def test_a_streamed_map_and_its_gradients_are_those_of_the_dense_one(k, monkeypa
     check_gradients(module, feature.detach()[:, :, :4, :4], mask[:, :, :4, :4])
 
 
+def test_a_streamed_map_works_under_autocast():
+    module, feature, mask = case(0)
+    with torch.autocast("cpu", torch.bfloat16), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_dynamic, "LARGEST_DENSE", 0)
+        streamed = module(feature, mask)
+    torch.testing.assert_close(streamed, module(feature, mask), atol=0.05, rtol=0.05)
+
+
 def test_a_map_of_a_large_photo_needs_no_matrix_of_all_pairs():
     """65,536 positions, as at 2048 pixels: all pairs would take 17 GB."""
     torch.manual_seed(0)

@@ -46,6 +46,11 @@ def test_what_vanishes_is_empty_and_unknown_kinds_are_refused():
     small = np.zeros((20, 20), bool)
     small[8:10, 8:10] = True
     assert not disturb(small, "eroded", 4).any()
+    for mask in (np.zeros((20, 20), bool), np.ones((20, 20), bool)):
+        assert all(np.array_equal(disturb(mask, kind, 3), mask) for kind in DISTURBANCES)
+    photo = np.zeros((20, 20, 3), np.uint8)
+    example = Example("one", "x", "a", photo, disturb(small, "eroded", 4), photo)
+    assert all(np.array_equal(method([example])[0], photo) for method in BASELINES.values())
     with pytest.raises(ValueError, match="a mask can be eroded, dilated, shifted, rough, not 'blurred'"):
         disturb(MASK, "blurred", 1)
 

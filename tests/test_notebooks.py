@@ -78,7 +78,7 @@ def test_only_volatile_cells_are_exempt_from_comparison():
         ("05_train", "tiny = TrainingConfig(", []),
         ("06_evaluate", "names = parse_models(models)", []),
         ("07_k_sweep", "methods = load_methods(parse_models(models), device)", []),
-        ("07_k_sweep", "networks = {}", []),
+        ("07_k_sweep", "trained_k = load_model(swept).local_dynamic.k", []),
         ("08_ablation", "methods = load_methods(parse_models(models), device)", []),
         ("08_ablation", "masked = load_methods(parse_models(mask_models), device)", []),
         ("09_paper_vs_code", "networks = {}", []),

@@ -13,6 +13,7 @@ from hdnet_lib.statistics import (
     mean_interval,
     permutation_test,
     ratio_bins,
+    seed_means,
     smooth_by_ratio,
     summarise,
 )
@@ -140,3 +141,39 @@ def test_a_smooth_curve_goes_through_a_line_and_its_interval_holds_it():
     assert np.abs(middle["mean"] - (20 - 4 * np.log(middle.ratio))).max() < 0.4
     assert (curve.low < curve["mean"]).all()
     assert (curve["mean"] < curve.high).all()
+
+
+def test_seeds_are_paired_and_those_that_only_one_entry_has_do_not_count():
+    """Seed 1 is lucky for both; the reference has one seed more, and a very lucky one."""
+    values = {"a-s0": 10, "a-s1": 20, "a-s2": 90, "b-s0": 11, "b-s1": 23}
+    table = pd.DataFrame([
+        {"name": str(n), "photo": n, "method": method, "psnr": value + n}
+        for method, value in values.items()
+        for n in range(5)
+    ])  # fmt: skip
+    result = compare(table, "a", "psnr")
+    assert result.loc["b", "difference"] == 2
+    assert result.loc["b", "difference_spread"] == pytest.approx(np.std([1, 3], ddof=1))
+    assert result.loc["b", "spread"] == pytest.approx(np.std([11, 23], ddof=1))
+
+
+def test_a_curves_interval_resamples_photos():
+    """Forty composites of each photo are as good as one: the band must be as wide as that of the photos alone."""
+    rng = np.random.default_rng(0)
+    photos = pd.DataFrame(
+        {"method": "m", "photo": range(30), "ratio": np.geomspace(0.01, 0.5, 30), "psnr": rng.normal(30, 2, 30)}
+    )
+    repeated = pd.concat([photos] * 40)
+    alone, many = (smooth_by_ratio(table, "psnr", points=5) for table in (photos, repeated))
+    assert ((many.high - many.low) / (alone.high - alone.low)).between(0.7, 1.3).all()
+
+
+def test_settings_have_the_mean_and_the_standard_deviation_of_their_seeds(scores):
+    more = pd.concat([scores, scores.assign(method=scores.method + "2", psnr=scores.psnr + 3)])
+    settings = pd.Series({"before": 1, "before2": 1, "after": 9}, name="K")
+    result = seed_means(more, settings)
+    assert result.index.tolist() == [1, 9]
+    assert result.seeds.tolist() == [2, 1]
+    assert result.psnr.tolist() == [28.25 + 1.5, 29.75]
+    assert result.psnr_spread[1] == pytest.approx(np.std([0, 3], ddof=1))
+    assert np.isnan(result.psnr_spread[9])

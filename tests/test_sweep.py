@@ -69,10 +69,14 @@ def test_a_killed_workers_run_is_repeated_and_the_table_is_the_serial_one(square
     pd.testing.assert_frame_equal(table, pd.DataFrame(serial))
     started = [path.name.split(".")[0] for path in folder.glob("*.started")]
     assert len(started) == 5  # four runs, and the one that was killed again
-    before = {path: path.stat().st_mtime_ns for path in out.glob("*.ipynb")}
+    before = {path: path.stat().st_mtime_ns for path in out.glob("squares*.ipynb")}
     again, _ = run_sweep.sweep(squares, out, points, {"folder": str(folder)}, client)
+    cubes = tmp_path / "cubes.ipynb"
+    cubes.write_text(squares.read_text().replace("number**2", "number**3"))
+    other, _ = run_sweep.sweep(cubes, out, points[3:], {"folder": str(folder)}, client)
+    assert other.square.tolist() == [27]
     pd.testing.assert_frame_equal(again, table)
-    assert {path: path.stat().st_mtime_ns for path in out.glob("*.ipynb")} == before
+    assert {path: path.stat().st_mtime_ns for path in out.glob("squares*.ipynb")} == before
 
 
 def kill_one_when_it_works(client, folder):
@@ -108,6 +112,9 @@ def test_a_failing_run_is_named_and_the_others_are_kept(squares, tmp_path, monke
     [
         (["-g", "nubmer", "1"], "no parameter nubmer; known: bad, folder, number."),
         (["-g", "number", "1", "-p", "x", "1"], "no parameter x; known"),
+        (["-g", "number", "["], "while parsing"),
+        (["-g", "number", "1", "-g", "number", "2"], "-g number: give all values of a parameter at once"),
+        (["-g", "number", "1", "-p", "number", "2"], "number: give it with -g or with -p, not with both"),
         (["-g", "number"], "-g number: give the name and at least one value"),
     ],
 )

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -290,12 +291,17 @@ def test_the_scores_that_come_with_the_package_are_those_of_the_zoo():
 
 
 def test_the_model_card_quotes_the_shipped_scores():
+    """Every number of the comparison: means, spreads, differences, intervals and p."""
     card = (registry.WEIGHTS / "MODEL_CARD.md").read_text()
     scores = choose_protocol(read_scores(registry.ZOO_SCORES), "hdnet")
-    for metric, digits, column in (("fmse", 1, 3), ("psnr", 2, 6)):
+    for metric, digits, first in (("fmse", 1, 3), ("psnr", 2, 6)):
         for entry, row in compare(scores, "w8-hdnet", metric).iterrows():
             (line,) = [line for line in card.splitlines() if line.startswith((f"| `{entry}` | ", f"| {entry} |  | "))]
-            cell = line.split("|")[column].split()
-            assert float(cell[0]) == round(row["mean"], digits), (entry, metric)
-            if row.seeds > 1:
-                assert float(cell[1].strip("()")) == round(row.spread, digits)
+            cells = " ".join(line.split("|")[first : first + 3])
+            quoted = [float(number) for number in re.findall(r"[-+]?\d+\.\d+", cells)]
+            expected = [row["mean"], row.spread] if row.seeds > 1 else [row["mean"]]
+            expected += [row.difference, row.low, row.high, row.p] if entry != "w8-hdnet" else []
+            assert len(quoted) == len(expected), line
+            # p has two or more digits; all others have those of the metric.
+            near = [0.501 * 10**-digits] * (len(quoted) - 1) + [0.0051 if entry != "w8-hdnet" else 0.501 * 10**-digits]
+            assert all(abs(q - e) <= n for q, e, n in zip(quoted, expected, near, strict=True)), line

@@ -52,7 +52,7 @@ def disturb(mask: np.ndarray, kind: str, amount: int, seed: int = 0) -> np.ndarr
     Args:
         mask: (H, W) bool.
         kind: "eroded" or "dilated" (by a disc), "shifted" (in a random direction) or "rough" (its border moves in and
-            out at random by up to the amount).
+            out at random by up to the amount). The edge of the image is no border.
         amount: pixels; 0 changes nothing.
         seed: of the direction and the roughness, which differ from mask to mask, too.
 
@@ -61,6 +61,8 @@ def disturb(mask: np.ndarray, kind: str, amount: int, seed: int = 0) -> np.ndarr
     """
     if kind not in DISTURBANCES:
         raise ValueError(f"a mask can be {', '.join(DISTURBANCES)}, not {kind!r}.")
+    if mask.all() or not mask.any():
+        return mask
     # Distance to the border, in pixels: positive inside, negative outside.
     signed = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
     signed -= np.sign(signed) / 2
