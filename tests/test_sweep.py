@@ -1,5 +1,6 @@
 """Runs of a notebook over a grid, on Dask: the table is that of serial runs, whatever happens to the workers."""
 
+import os
 import time
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def squares(tmp_path):
         "record(square=number**2 // (1 - (number == bad)), label=f'no. {number}')",
         parameters="number = 1\nbad = -1\nfolder = ''",
     )
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    """Dask sets OMP_NUM_THREADS for its workers in this process, too, where other tests would inherit it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

@@ -1,0 +1,50 @@
+"""The benchmark measures what it says; how fast anything is, no test asks."""
+
+import platform
+
+import pandas as pd
+import pytest
+
+from hdnet_lib import cli
+from hdnet_lib.allocator import keep_freed_memory
+from hdnet_lib.benchmark import benchmark
+
+
+def test_a_line_holds_what_it_is_compared_with(tmp_path, capsys):
+    path = tmp_path / "bench.csv"
+    arguments = ["--models", "hdnet-nano", "--sizes", "256", "1032", "--repeats", "1", "-o", str(path)]
+    assert cli.main(["bench", "--device", "cpu", *arguments]) == 0
+    table = pd.read_csv(path)
+    assert "times_floor" in capsys.readouterr().out
+    assert table["size"].tolist() == [256, 1032]
+    assert table.times_floor.to_numpy() == pytest.approx((table.seconds / table.floor_seconds).to_numpy(), rel=0.01)
+    first, large = table.iloc[0], table.iloc[1]
+    assert first.times_released == pytest.approx(first.released_seconds / first.seconds, rel=0.01)
+    assert pd.isna(large.released_seconds)  # all pairs would take too much memory
+    # The floor is arithmetic by the measured rate: it grows with the pixels.
+    work = table.floor_seconds * table.gflops_of_products
+    assert work[1] / work[0] == pytest.approx((1032 / 256) ** 2, rel=0.01)
+    assert 0.1 < first.peak_gb < large.peak_gb < 3
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--sizes", "257"], "a size must be a multiple of 8 and at least 256, not 257"),
+        (["--device", "tpu"], "the device tpu cannot be used here"),
+        (["-o", "nowhere/bench.csv"], "the folder nowhere does not exist"),
+    ],
+)
+def test_bad_options_are_refused(options, sentence, capsys):
+    assert cli.main(["bench", *options]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_measurement_that_fails_is_named(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(ValueError, match="hdnet-nano at 256 pixels cannot be measured: it was ended from outside"):
+        benchmark(["hdnet-nano"], [256], "cpu", 1)
+
+
+def test_freed_memory_is_kept_where_the_c_library_can():
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
