@@ -6,11 +6,14 @@ authors' formulation, which compares all pairs of positions.
 """
 
 import json
+import math
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -41,6 +44,13 @@ def seconds(function: Callable[[], object], device: torch.device, repeats: int) 
     return times[1:]
 
 
+def peak_of_process() -> float:
+    """Most memory that this process has held, in bytes; NaN where the system does not tell (it is Linux that does)."""
+    status = Path("/proc/self/status")  # getrusage would count the parent's memory, too
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    return int(found[1]) * 1024 if found else math.nan
+
+
 @torch.inference_mode()
 def measure(model: str, size: int, device: str, repeats: int) -> dict:
     """One line of the benchmark, measured in this process; see :func:`benchmark`."""
@@ -54,12 +64,7 @@ def measure(model: str, size: int, device: str, repeats: int) -> dict:
     mask[..., (size - side) // 2 :, (size - side) // 2 :][..., :side, :side] = 1
     network = create_model(model).to(where).eval()
     times = seconds(lambda: network(composite, mask), where, repeats)
-    if where.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(where)
-    else:
-        import resource  # not on Windows
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated(where) if where.type == "cuda" else peak_of_process()
     # The arithmetic that grows with the pixels: at 256, where matching is nothing beside it.
     with FlopCounterMode(display=False) as counter:
         network(composite[..., :256, :256], mask[..., :256, :256])
