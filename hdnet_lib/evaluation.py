@@ -288,7 +288,7 @@ def parse_models(text: str) -> list[str]:
 
 
 def choose_device(device: str) -> str:
-    """ "auto" as "cuda" where there is a GPU and else "cpu"; others as they are.
+    """Turn "auto" into "cuda" where there is a GPU and else into "cpu"; other names stay.
 
     Raises:
         ValueError: PyTorch cannot use the device.

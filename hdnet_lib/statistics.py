@@ -19,8 +19,8 @@ HIGHEST_PSNR = 100.0
 AVERAGE = "Average"
 """The group of all composites, as in the paper's tables."""
 RATIO_NAMES = tuple(ratio_bin(high) for _, high in RATIO_BINS)
-FMSE_BINS = {"below 300": (0, 300), "300 to 1000": (300, 1000), "above 1000": (1000, np.inf)}
-"""How wrong a composite is before anything is done: its fMSE."""
+FMSE_BINS = {"below 300": 0, "300 to 1000": 300, "above 1000": 1000}
+"""How wrong a composite is before anything is done: its fMSE, by the lower edges of the bins."""
 
 
 def choose_protocol(table: pd.DataFrame, protocol: str) -> pd.DataFrame:
@@ -115,7 +115,7 @@ def ratio_bins(table: pd.DataFrame) -> pd.Series:
 def fmse_bins(table: pd.DataFrame, reference: str) -> pd.Series:
     """How wrong each row's composite is under the reference method, by :data:`FMSE_BINS`."""
     before = table[table.method == reference].set_index("name").fmse
-    edges = [low for low, _ in FMSE_BINS.values()] + [np.inf]
+    edges = [*FMSE_BINS.values(), np.inf]
     # Closed below, so that an fMSE of 0 counts.
     bins = pd.cut(table.name.map(before), edges, right=False, labels=list(FMSE_BINS))
     return bins.rename(f"fMSE of {reference}")
