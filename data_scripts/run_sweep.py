@@ -5,7 +5,8 @@
 
 The second shares out one evaluation: the shares meet in scores.csv. Without --scheduler a cluster is started on this
 machine. OUT holds one executed notebook a run, and metrics.csv, a line a run. A run whose worker dies is repeated; runs
-that are there already are not made again (delete OUT when weights or data have changed under the same name). Needs the extra "sweep" of pyproject.toml.
+that are there already are not made again: delete OUT when weights or data have changed under the same name. Needs the
+extra "sweep" of pyproject.toml.
 """
 
 import argparse

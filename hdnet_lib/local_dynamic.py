@@ -25,7 +25,7 @@ class Matches(NamedTuple):
     """
 
     similarity: Tensor
-    """(B, N, N): row i holds the cosine of position i with every position j (Eq. 2, 3); other controls say otherwise."""
+    """(B, N, N): row i holds the cosine of position i with every position j (Eq. 2, 3); not so for controls."""
     background: Tensor
     """(B, N) bool: True where j is a background position, the only ones that may be chosen."""
     indices: Tensor
