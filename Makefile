@@ -44,7 +44,7 @@ clean:  ## delete what the other commands made, the environment included
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("HDNet Lab needs Python 3.11 or newer; set PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,sweep,test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,export,sweep,test]"
 	@touch $@
 
 $(MINI): $(READY) data_scripts/make_mini_dataset.py data_scripts/foregrounds.json $(RECIPES)

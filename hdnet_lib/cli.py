@@ -11,12 +11,13 @@ import pandas as pd
 
 from hdnet_lib.allocator import keep_freed_memory
 from hdnet_lib.benchmark import benchmark
-from hdnet_lib.evaluation import BASELINES, COMPOSITE, evaluate, method_name
+from hdnet_lib.evaluation import BASELINES, COMPOSITE, calibration_composites, evaluate, method_name
+from hdnet_lib.export import export_onnx
 from hdnet_lib.files import replacing
 from hdnet_lib.harmonize import WORKING_SIZE, harmonize
 from hdnet_lib.images import check_output, save_image
 from hdnet_lib.metrics import PROTOCOLS
-from hdnet_lib.registry import list_models, list_pretrained, load_model
+from hdnet_lib.registry import PRECISIONS, list_models, list_pretrained, load_model
 from hdnet_lib.statistics import choose_protocol, compare, entry_name, fmse_bins, gains_by_group, ratio_bins, summarise
 from hdnet_lib.training import PRESETS, TrainingConfig, train
 
@@ -73,8 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
                          "of whose validation photos composites are made")  # fmt: skip
     command.add_argument(
         "--models", nargs="+", default=["hdnet-lite"], metavar="MODEL",
-        help=f"{', '.join([*BASELINES, *list_pretrained()])}, .safetensors files, or folders of results that another "
-        "program made (%(default)s)"
+        help=f"{', '.join([*BASELINES, *list_pretrained()])}, .safetensors or .onnx files, or folders of results that "
+        "another program made (%(default)s)"
     )  # fmt: skip
     command.add_argument(
         "-o", "--output", metavar="TABLE.csv", help="table of all scores; a stopped evaluation goes on there"
@@ -92,6 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         command.add_argument(f"--{option}", type=at_least(lowest), default=default, help=f"{text} (%(default)s)")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    command.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of networks (%(default)s)")
     command.add_argument("--shard", default="1/1", metavar="K/N", help="score the K-th of N shares; needs --output")
     command.add_argument("--images", metavar="FOLDER", help="write the results there, as PNG")
     command.add_argument("--reference", default=COMPOSITE, help="method that gains are over (%(default)s)")
@@ -109,6 +111,14 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--repeats", type=at_least(1), default=7, help="timed calls each (%(default)s)")
     command.add_argument("-o", "--output", type=Path, metavar="TABLE.csv")
     command.set_defaults(run=_bench)
+
+    command = commands.add_parser("export", help="write a model as ONNX, of any batch and size")
+    command.add_argument("model", help=f"{', '.join(list_pretrained())}, or a .safetensors file")
+    command.add_argument("output", help="file to write (.onnx)")
+    command.add_argument("--int8", action="store_true", help="convolutions in int8, for processors with VNNI")
+    command.add_argument("--calibration", default="mini", metavar="DATA", help="real composites that set the scales of "
+                         "int8, as `hdnet evaluate` takes them; of the training list (%(default)s)")  # fmt: skip
+    command.set_defaults(run=_export)
 
     parsed = parser.parse_args(arguments)
     keep_freed_memory()
@@ -149,7 +159,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         raise ValueError("--shard needs --output: the shares meet in the table's folder.")
     table = evaluate(
         parsed.data, parsed.models, parsed.output, parsed.protocols, parsed.split, parsed.size, parsed.partial,
-        parsed.limit, parsed.batch_size, parsed.device, parsed.shard, parsed.images
+        parsed.limit, parsed.batch_size, parsed.device, parsed.shard, parsed.images, parsed.precision
     )  # fmt: skip
     scores = choose_protocol(table, parsed.protocols[0])
     counts = f"{scores.name.nunique()} composites of {scores.photo.nunique()} photos"
@@ -164,6 +174,13 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     for metric in ("fmse", "psnr") if parsed.compare else ():
         compared = compare(scores, parsed.compare, metric).round(4)
         print(f"\n{metric} over all seeds, and the difference from {parsed.compare}\n{compared.to_string()}")
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    if parsed.model.endswith(".onnx"):
+        raise ValueError(f"{parsed.model} is ONNX already.")
+    calibration = calibration_composites(parsed.calibration) if parsed.int8 else None
+    export_onnx(load_model(parsed.model), parsed.output, calibration)
 
 
 def _bench(parsed: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ from hdnet_lib.data.iharmony4 import Triplet, list_triplets
 from hdnet_lib.data.pool import PhotoPool
 from hdnet_lib.data.recipes import match_histograms, reinhard, xiao
 from hdnet_lib.errors import reason
+from hdnet_lib.export import OnnxModel
 from hdnet_lib.files import replacing
 from hdnet_lib.images import open_image, save_image, to_pixels, to_tensor
 from hdnet_lib.metrics import PROTOCOLS, Protocol, Scores, score, to_eight_bits
@@ -164,13 +165,23 @@ def open_examples(
     return Triplets(data, split, size, partial, limit)
 
 
+def calibration_composites(data: str | Path, count: int = 32) -> list[tuple[Tensor, Tensor]]:
+    """Composites and masks of the training list, as :func:`~hdnet_lib.export.export_onnx` takes them.
+
+    Raises:
+        ValueError: see :func:`open_examples`.
+    """
+    examples = open_examples(data, "train", limit=count)
+    return [(to_tensor(example.composite) * 2 - 1, to_tensor(example.mask)) for example in examples]
+
+
 # --- methods
 
 
 class Network:
     """A model as a method; the result is pasted on the composite."""
 
-    def __init__(self, model: HDNet, device: str | torch.device = "cpu") -> None:
+    def __init__(self, model: HDNet | OnnxModel, device: str | torch.device = "cpu") -> None:
         self.model, self.device = model.to(device).eval(), device
 
     @torch.inference_mode()
@@ -246,16 +257,17 @@ def with_masks(method: Method, change: Callable[[np.ndarray], np.ndarray]) -> Me
 
 def method_name(model: str) -> str:
     """What a method is called in a table: a model's own name, or a file's or folder's without path and ending."""
-    return Path(model).name.removesuffix(".safetensors")
+    return Path(model).name.removesuffix(".safetensors").removesuffix(".onnx")
 
 
-def load_method(model: str, device: str = "auto") -> Method:
+def load_method(model: str, device: str = "auto", precision: str = "fp32") -> Method:
     """A method by name.
 
     Args:
-        model: one of :data:`BASELINES`, weights that come with the package, a ``.safetensors`` file, or a folder of
-            results (:class:`ResultFolder`).
+        model: one of :data:`BASELINES`, weights that come with the package, a ``.safetensors`` or ``.onnx`` file, or
+            a folder of results (:class:`ResultFolder`).
         device: of a network: "auto" (a GPU where there is one), or as PyTorch names it.
+        precision: of a network, see :func:`~hdnet_lib.registry.load_model`.
 
     Raises:
         ValueError: there is nothing of that name, or it cannot be read.
@@ -264,12 +276,14 @@ def load_method(model: str, device: str = "auto") -> Method:
         raise ValueError("a model has an empty name.")
     if model in BASELINES:
         return BASELINES[model]
+    if model.endswith(".onnx"):
+        return Network(load_model(model, precision))
     if model in list_pretrained() or model.endswith(".safetensors"):
-        return Network(load_model(model), choose_device(device))
+        return Network(load_model(model, precision), choose_device(device))
     if Path(model).is_dir():
         return ResultFolder(model)
     known = ", ".join([*BASELINES, *list_pretrained()])
-    raise ValueError(f"{model}: neither a folder of results, nor a .safetensors file, nor one of {known}.")
+    raise ValueError(f"{model}: neither a folder of results, nor a .safetensors or .onnx file, nor one of {known}.")
 
 
 def parse_models(text: str) -> list[str]:
@@ -302,7 +316,7 @@ def choose_device(device: str) -> str:
     return device
 
 
-def load_methods(models: Iterable[str], device: str = "auto") -> dict[str, Method]:
+def load_methods(models: Iterable[str], device: str = "auto", precision: str = "fp32") -> dict[str, Method]:
     """Methods by their names in a table, first of all the composite as it is.
 
     Raises:
@@ -313,7 +327,7 @@ def load_methods(models: Iterable[str], device: str = "auto") -> dict[str, Metho
         name = method_name(model)
         if name in methods and model != COMPOSITE:
             raise ValueError(f"two methods are called {name}: rename a file.")
-        methods[name] = load_method(model, device)
+        methods[name] = load_method(model, device, precision)
     return methods
 
 
@@ -422,6 +436,7 @@ def evaluate(
     device: str = "auto",
     shard: str = "1/1",
     images: str | Path | None = None,
+    precision: str = "fp32",
 ) -> pd.DataFrame:
     """Score models on a data set, composite by composite.
 
@@ -440,6 +455,7 @@ def evaluate(
         device: "auto", "cpu", "cuda", ...
         shard: "k/n" scores the k-th of n shares only.
         images: folder for the results as PNG, see :func:`score_methods`.
+        precision: of networks, "fp32" or "bf16", see :func:`~hdnet_lib.registry.load_model`.
 
     Returns:
         See :func:`score_methods`; with shards the rows of this share.
@@ -453,13 +469,13 @@ def evaluate(
         raise ValueError(f"batch size must be at least 1 and limit at least 0, not {batch_size} and {limit}.")
     share, shares = _parse_shard(shard)
     protocols = list(dict.fromkeys(protocols))
-    methods = load_methods(models, device)
+    methods = load_methods(models, device, precision)
     examples = open_examples(data, split, size, partial, limit)
     starts = range(0, len(examples), PART)
     mine = starts[share - 1 :: shares]
     if not mine:
         raise ValueError(f"the share {shard} is empty: {len(examples)} composites are shared out by {PART}.")
-    parts = _Parts(Path(table), _settings(data, models, protocols, examples)) if table else None
+    parts = _Parts(Path(table), _settings(data, models, protocols, examples, precision)) if table else None
     rows = len(methods) * len(protocols)  # for each composite
     tables = []
     with tqdm(total=sum(min(PART, len(examples) - start) for start in mine), unit="composite") as bar:
@@ -586,7 +602,7 @@ class _Parts:
 
 
 def _settings(
-    data: str | Path, models: Sequence[str], protocols: Sequence[str], examples: Triplets | Validation
+    data: str | Path, models: Sequence[str], protocols: Sequence[str], examples: Triplets | Validation, precision: str
 ) -> dict:
     """What decides a table of scores, and tells its reader how it was made."""
     return {
@@ -595,7 +611,11 @@ def _settings(
         "images": hashlib.sha256(repr(examples.sources()).encode()).hexdigest(),
         "size": examples.size,
         "protocols": list(protocols),
-        "methods": {method_name(model): _fingerprint(model) for model in models if model != COMPOSITE},
+        "methods": {
+            method_name(model): _fingerprint(model) + (f" in {precision}" if precision != "fp32" else "")
+            for model in models
+            if model != COMPOSITE
+        },
     }
 
 

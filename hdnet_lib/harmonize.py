@@ -63,7 +63,7 @@ def harmonize(model: HDNet, composite: ImageLike, mask: ImageLike, working_size:
     if network_mask.all():
         raise ImageError(f"mask is too fine a pattern: at {size[0]}x{size[1]} pixels it leaves no background.")
 
-    parameter = next(model.parameters())
+    parameter = next(model.parameters(), small)  # an ONNX network has none
     with torch.inference_mode():
         output = model(small.to(parameter), network_mask.to(parameter)).float().cpu()
     if not output.isfinite().all():

@@ -63,6 +63,7 @@ class LocalDynamic(nn.Module):
             raise ValueError(f"k, the number of neighbours, must be a whole number of at least 1, not {k!r}.")
         self.k = k
         self.formulation = formulation
+        self.largest_dense = LARGEST_DENSE
         self.adaptive = nn.Conv1d(2 * channels, channels, kernel_size=1)  # g_theta of Eq. 5
 
     def forward(self, feature: Tensor, mask: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ class LocalDynamic(nn.Module):
         mask = resize_mask(mask, feature)
         if self.formulation == "released":
             return self._released(feature, mask)
-        if self.formulation == "paper" and mask[0].numel() > LARGEST_DENSE:
+        if self.formulation == "paper" and mask[0].numel() > self.largest_dense:
             return self._streamed(feature, mask)
         matches = self.match(feature, mask)
         support = feature

@@ -156,7 +156,7 @@ class HDNet(nn.Module):
         }
 
     def _run(self, composite: Tensor, mask: Tensor, features: dict[str, Tensor] | None = None) -> Tensor:
-        _check_inputs(composite, mask)
+        check_inputs(composite, mask)
 
         def keep(name: str, value: Tensor) -> Tensor:
             if features is not None:
@@ -212,7 +212,7 @@ def initialise_as_identity(model: HDNet) -> None:
             module.expand.bias.view(2, module.channels, module.channels).add_(torch.eye(module.channels))
 
 
-def _check_inputs(composite: Tensor, mask: Tensor) -> None:
+def check_inputs(composite: Tensor, mask: Tensor) -> None:
     """Shapes and dtypes only: a check of the values would make a GPU wait."""
     for name, tensor, channels in (("composite", composite, 3), ("mask", mask, 1)):
         if not isinstance(tensor, Tensor):

@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from hdnet_lib.errors import reason
+from hdnet_lib.export import OnnxModel
 from hdnet_lib.model import HDNet
 
 WEIGHTS = Path(__file__).parent / "weights"
 ZOO_SCORES = WEIGHTS / "zoo_scores.csv.gz"
 """Scores of every run of the zoo, all seeds, on the validation photos: a table of
 :func:`~hdnet_lib.evaluation.evaluate`, whose settings lie beside it. Of each entry only one seed's weights ship."""
+
+PRECISIONS = ("fp32", "bf16")
 
 _PRESETS: dict[str, dict] = {
     "hdnet": {"width": 32},
@@ -99,13 +103,37 @@ def load_pretrained(name: str = "hdnet-lite") -> HDNet:
     return model.eval()
 
 
-def load_model(name: str) -> HDNet:
-    """Weights that come with the package, by their name, or a file of your own, whose name ends with .safetensors.
+def load_model(name: str, precision: str = "fp32") -> HDNet | OnnxModel:
+    """Weights that come with the package, or a file of your own.
+
+    Args:
+        name: one of :func:`list_pretrained`, or a file whose name ends with .safetensors (:func:`load_weights`) or
+            .onnx (:class:`~hdnet_lib.export.OnnxModel`).
+        precision: "fp32", or "bf16" to compute the convolutions in bfloat16, which pays on wide networks.
 
     Raises:
-        ValueError: see :func:`load_pretrained` and :func:`load_weights`.
+        ValueError: see there; or an .onnx file, which has its own precision, is to have another.
     """
-    return load_weights(name) if name.endswith(".safetensors") else load_pretrained(name)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be {' or '.join(PRECISIONS)}, not {precision!r}.")
+    if name.endswith(".onnx"):
+        if precision != "fp32":
+            raise ValueError(f"{name}: an ONNX file has the precision that it was exported with.")
+        return OnnxModel(name)
+    model = load_weights(name) if name.endswith(".safetensors") else load_pretrained(name)
+    return in_bf16(model) if precision == "bf16" else model
+
+
+def in_bf16(model: HDNet) -> HDNet:
+    """Let a network compute under autocast; weights and output stay float32. Changes the network that is given."""
+    forward = model.forward
+
+    def run(composite: Tensor, mask: Tensor) -> Tensor:
+        with torch.autocast(composite.device.type, torch.bfloat16):
+            return forward(composite, mask).float()
+
+    model.forward = run
+    return model
 
 
 def load_weights(path: str | Path) -> HDNet:

@@ -185,22 +185,22 @@ def test_a_streamed_map_and_its_gradients_are_those_of_the_dense_one(k, monkeypa
     module = LocalDynamic(CHANNELS, k).double()
     results = []
     for largest in (10**6, 0):
-        monkeypatch.setattr(local_dynamic, "LARGEST_DENSE", largest)
+        module.largest_dense = largest
         monkeypatch.setattr(local_dynamic, "BLOCK", (5, 8))
         output = module(feature, mask)
         results.append([output, *torch.autograd.grad(output.square().sum(), [feature, *module.parameters()])])
     for dense, streamed in zip(*results, strict=True):
         torch.testing.assert_close(streamed, dense)
-    monkeypatch.setattr(local_dynamic, "LARGEST_DENSE", 0)
     check_gradients(module, feature.detach()[:, :, :4, :4], mask[:, :, :4, :4])
 
 
 def test_a_streamed_map_works_under_autocast():
     module, feature, mask = case(0)
-    with torch.autocast("cpu", torch.bfloat16), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_dynamic, "LARGEST_DENSE", 0)
+    expected = module(feature, mask)
+    module.largest_dense = 0
+    with torch.autocast("cpu", torch.bfloat16):
         streamed = module(feature, mask)
-    torch.testing.assert_close(streamed, module(feature, mask), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(streamed, expected, atol=0.05, rtol=0.05)
 
 
 def test_a_map_of_a_large_photo_needs_no_matrix_of_all_pairs():

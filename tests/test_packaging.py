@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-REQUIREMENTS = PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["sweep"] + EXTRAS["test"]
+REQUIREMENTS = PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["export"] + EXTRAS["sweep"] + EXTRAS["test"]
 
 
 def test_conda_environment_is_in_step_with_pyproject():
