@@ -186,7 +186,7 @@ def test_methods_have_names_and_are_found(tmp_path):
     with pytest.raises(ValueError, match="two methods are called hdnet-lite: rename a file"):
         load_methods(["hdnet-lite", str(tmp_path / "hdnet-lite")])
     with pytest.raises(
-        ValueError, match=r"nothing: neither a folder of results, nor a .safetensors file, nor one of comp"
+        ValueError, match=r"nothing: neither a folder of results, nor a .safetensors or .onnx file, nor one of comp"
     ):
         load_methods(["nothing"])
     with pytest.raises(ValueError, match="the device tpu cannot be used here"):
