@@ -14,8 +14,9 @@ from hdnet_lib.benchmark import benchmark
 from hdnet_lib.evaluation import BASELINES, COMPOSITE, calibration_composites, evaluate, method_name
 from hdnet_lib.export import export_onnx
 from hdnet_lib.files import replacing
+from hdnet_lib.folders import harmonize_folder
 from hdnet_lib.harmonize import WORKING_SIZE, harmonize
-from hdnet_lib.images import check_output, save_image
+from hdnet_lib.images import FORMATS, check_output, save_image
 from hdnet_lib.metrics import PROTOCOLS
 from hdnet_lib.registry import PRECISIONS, list_models, list_pretrained, load_model
 from hdnet_lib.statistics import choose_protocol, compare, entry_name, fmse_bins, gains_by_group, ratio_bins, summarise
@@ -27,17 +28,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="hdnet", description="Image harmonisation with HDNet.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    command = commands.add_parser("harmonize", help="make the pasted foreground of one photo fit its background")
-    command.add_argument("composite", help="the photo")
-    command.add_argument("mask", help="an image of the same size, white on the foreground")
-    command.add_argument("-o", "--output", required=True, help="file to write; .png keeps the background exactly")
+    command = commands.add_parser("harmonize", help="make the pasted foreground of photos fit their backgrounds")
+    command.add_argument("composite", help="the photo, or a folder of photos")
+    command.add_argument("mask", help="an image of the same size, white on the foreground; of a folder, one for all "
+                         "photos, or a folder of masks that are named as the photos")  # fmt: skip
+    command.add_argument("-o", "--output", required=True, help="file to write (.png keeps the background exactly), or "
+                         "folder; results that are there stay")  # fmt: skip
     command.add_argument(
         "--model",
         default="hdnet-lite",
-        help=f"{', '.join(list_pretrained())}, or a .safetensors file that `hdnet train` wrote",
+        help=f"{', '.join(list_pretrained())}, or a .safetensors file of `hdnet train` or .onnx file of `hdnet export`",
     )
     command.add_argument("--working-size", type=int, default=WORKING_SIZE, metavar="PIXELS",
-                         help=f"longer side that the network sees (default {WORKING_SIZE})")  # fmt: skip
+                         help=f"longest side that the network sees (default {WORKING_SIZE})")  # fmt: skip
+    command.add_argument("--suffix", default=".png", choices=FORMATS, help="format of a folder's results (%(default)s)")
+    command.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of the network (%(default)s)")
     command.set_defaults(run=_harmonize)
 
     command = commands.add_parser("train", help="train a model; the same command again goes on with a stopped run")
@@ -145,8 +150,17 @@ def at_least(lowest: int) -> Callable[[str], int]:
 
 
 def _harmonize(parsed: argparse.Namespace) -> None:
+    if Path(parsed.composite).is_dir():
+        left_out = harmonize_folder(
+            load_model(parsed.model, parsed.precision), parsed.composite, parsed.mask, parsed.output,
+            parsed.working_size, parsed.suffix
+        )  # fmt: skip
+        if left_out:
+            raise ValueError(f"{left_out} photos were left out; the lines above say why.")
+        return
     check_output(parsed.output, (parsed.composite, parsed.mask))
-    save_image(harmonize(load_model(parsed.model), parsed.composite, parsed.mask, parsed.working_size), parsed.output)
+    model = load_model(parsed.model, parsed.precision)
+    save_image(harmonize(model, parsed.composite, parsed.mask, parsed.working_size), parsed.output)
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:

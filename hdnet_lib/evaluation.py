@@ -339,12 +339,12 @@ COLUMNS = ["name", "subset", "photo", "ratio", "method", "protocol", *Scores._fi
 Job, Result = TypeVar("Job"), TypeVar("Result")
 
 
-def _ahead(executor: Executor, function: Callable[[Job], Result], jobs: Iterable[Job], ahead: int) -> Iterator[Result]:
-    """``map`` in order, with at most ``ahead`` jobs under way."""
+def ahead(executor: Executor, function: Callable[[Job], Result], jobs: Iterable[Job], most: int) -> Iterator[Result]:
+    """``map`` in order, with at most ``most`` jobs under way."""
     waiting = deque()
     for job in jobs:
         waiting.append(executor.submit(function, job))
-        if len(waiting) >= ahead:
+        if len(waiting) >= most:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
@@ -403,7 +403,7 @@ def score_methods(
             raise ValueError(f"{method}, {example.name}: {error}") from None
 
     def outputs(executor: Executor) -> Iterator[tuple[Example, str, np.ndarray, float]]:
-        read = _ahead(executor, examples.__getitem__, range(len(examples)), 2 * batch_size)
+        read = ahead(executor, examples.__getitem__, range(len(examples)), 2 * batch_size)
         while batch := [example for _, example in zip(range(batch_size), read, strict=False)]:
             results = []
             for name, method in methods.items():
@@ -419,7 +419,7 @@ def score_methods(
         with tqdm(total=len(examples), desc="evaluating", unit="composite") as bar:
             return score_methods(examples, methods, protocols, batch_size, images, bar)
     with ThreadPoolExecutor(os.cpu_count()) as executor:
-        rated = _ahead(executor, rate, outputs(executor), 2 * batch_size * len(methods))
+        rated = ahead(executor, rate, outputs(executor), 2 * batch_size * len(methods))
         return pd.DataFrame([row for rows in rated for row in rows])
 
 

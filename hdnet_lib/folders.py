@@ -1,0 +1,135 @@
+"""Harmonise a folder of photos, or the frames of a video."""
+
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from hdnet_lib.evaluation import ahead
+from hdnet_lib.export import OnnxModel
+from hdnet_lib.harmonize import WORKING_SIZE, Job, finish, predict, prepare
+from hdnet_lib.images import FORMATS, ImageError, save_image
+from hdnet_lib.model import HDNet
+
+READERS, WRITERS = 2, 2
+"""Threads; Pillow decodes and encodes outside of Python's lock."""
+
+
+def harmonize_folder(
+    model: HDNet | OnnxModel,
+    photos: str | Path,
+    masks: str | Path,
+    output: str | Path,
+    working_size: int = WORKING_SIZE,
+    suffix: str = ".png",
+) -> int:
+    """Harmonise every photo of a folder; see :func:`~hdnet_lib.harmonize.harmonize`.
+
+    Reading, the network and writing go on side by side. A photo that cannot be used is left out, with a sentence on
+    standard error. A result that is there already stays, so a stopped run goes on when it is started again.
+
+    Args:
+        model: the network.
+        photos: folder.
+        masks: folder, in which a mask is named as its photo, or as its photo without the last ``_...`` (as iHarmony4
+            names composites); or one mask for all photos, such as the frames of a camera that stands still.
+        output: folder for the results, named as their photos; made if it is missing.
+        working_size: see :func:`~hdnet_lib.harmonize.harmonize`.
+        suffix: format of the results, one of :data:`~hdnet_lib.images.FORMATS`.
+
+    Returns:
+        How many photos were left out.
+
+    Raises:
+        ValueError: a folder is missing or holds no photo, photos would share a result, or ``suffix`` is unknown.
+    """
+    photos, masks, output = Path(photos), Path(masks), Path(output)
+    if suffix not in FORMATS:
+        raise ValueError(f"results can be {', '.join(FORMATS)}, not {suffix!r}.")
+    targets = _targets(photos, output, suffix)
+    if not masks.exists():
+        raise ValueError(f"{masks}: there is no such folder or file.")
+    known = {path.stem: path for path in _images(masks)} if masks.is_dir() else None
+    output.mkdir(parents=True, exist_ok=True)
+    if any(output.samefile(folder) for folder in (photos, masks)):
+        raise ValueError(f"{output} is a folder of inputs: choose another one for the results.")
+
+    def read(target: Path) -> Job | ImageError:
+        photo = targets[target]
+        mask = masks if known is None else known.get(photo.stem) or known.get(photo.stem.rpartition("_")[0])
+        try:
+            if mask is None:
+                raise ImageError(f"composite {photo}: {masks} holds no mask named {photo.stem}.")
+            return prepare(photo, mask, working_size)
+        except ImageError as error:
+            return ImageError(str(error) if str(photo) in str(error) else f"composite {photo}: {error}")
+
+    def write(done: tuple[Path, Job, Tensor]) -> ImageError | None:
+        target, job, prediction = done
+        try:
+            save_image(finish(job, prediction), target)
+        except ImageError as error:
+            return error
+        return None
+
+    left_out, network_seconds, started = 0, 0.0, time.perf_counter()
+
+    def leave_out(error: ImageError) -> None:
+        nonlocal left_out
+        left_out += 1
+        tqdm.write(f"left out: {error}", file=sys.stderr)
+
+    def run() -> Iterator[tuple[Path, Job, Tensor]]:
+        nonlocal network_seconds
+        for target, job in zip(missing, ahead(readers, read, missing, 2 * READERS), strict=True):
+            try:
+                if isinstance(job, ImageError):
+                    raise job
+                before = time.perf_counter()
+                prediction = predict(model, job)
+                network_seconds += time.perf_counter() - before
+            except ImageError as error:
+                leave_out(error)
+                bar.update()
+            else:
+                yield target, job, prediction
+
+    missing = [target for target in targets if not target.exists()]
+    with (
+        ThreadPoolExecutor(READERS) as readers,
+        ThreadPoolExecutor(WRITERS) as writers,
+        tqdm(total=len(targets), initial=len(targets) - len(missing), unit="photo") as bar,
+    ):
+        for error in ahead(writers, write, run(), 2 * WRITERS):
+            if error:
+                leave_out(error)
+            bar.update()
+    tqdm.write(
+        f"{len(targets) - left_out} results in {output}, {len(targets) - len(missing)} of them from before; "
+        f"{time.perf_counter() - started:.1f} s, of which the network took {network_seconds:.1f} s.",
+        file=sys.stderr,
+    )
+    return left_out
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS and not path.name.startswith("."))
+
+
+def _targets(photos: Path, output: Path, suffix: str) -> dict[Path, Path]:
+    """Photo by result."""
+    if not photos.is_dir():
+        raise ValueError(f"{photos}: there is no such folder.")
+    targets: dict[Path, Path] = {}
+    for photo in _images(photos):
+        target = output / f"{photo.stem}{suffix}"
+        if target in targets:
+            raise ValueError(f"{photos}: {targets[target].name} and {photo.name} share a name: rename one.")
+        targets[target] = photo
+    if not targets:
+        raise ValueError(f"{photos}: there is no photo whose name ends with {', '.join(FORMATS)}.")
+    return targets
