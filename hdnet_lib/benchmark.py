@@ -7,22 +7,35 @@ authors' formulation, which compares all pairs of positions.
 
 import json
 import math
+import platform
 import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from hdnet_lib.allocator import keep_freed_memory
 from hdnet_lib.evaluation import choose_device
-from hdnet_lib.registry import create_model
+from hdnet_lib.export import OnnxModel, export_onnx
+from hdnet_lib.model import HDNet
+from hdnet_lib.registry import create_model, in_bf16
+
+RECORDED = Path(__file__).with_name("benchmark.csv")
+"""A table of :func:`benchmark`, measured once; its column "machine" says where."""
+LIFTS = Path(__file__).with_name("lifts.csv")
+"""What ``data_scripts/compare_lifts.py`` found on 79 composites of large photos."""
+WAYS = ("fp32", "bf16", "compiled", "onnx", "int8")
+"""How a network runs: by PyTorch in float32, or in bfloat16, or compiled by ``torch.compile``; by ONNX Runtime on the
+CPU in float32, or in int8."""
 
 LARGEST_REFERENCE = 1024
 """Side in pixels up to which the released formulation is timed: at 2048 it takes 17 GB."""
@@ -31,9 +44,9 @@ FOREGROUND = 0.25
 
 
 def seconds(function: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
-    """Times of a call after a first one that does not count."""
+    """Times of a first call and of ``repeats`` more."""
     times = []
-    for _ in range(repeats + 1):
+    for _ in range(1 + repeats):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         started = time.perf_counter()
@@ -41,7 +54,7 @@ def seconds(function: Callable[[], object], device: torch.device, repeats: int) 
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
-    return times[1:]
+    return times
 
 
 def peak_of_process() -> float:
@@ -51,49 +64,102 @@ def peak_of_process() -> float:
     return int(found[1]) * 1024 if found else math.nan
 
 
+def machine(device: torch.device) -> str:
+    """The processor that computes, and the version of PyTorch."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        cpu = Path("/proc/cpuinfo")
+        found = re.search(r"model name\s*:\s*(.+)", cpu.read_text()) if cpu.is_file() else None
+        name = f"{found[1] if found else platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{name}, PyTorch {torch.__version__.partition('+')[0]}"
+
+
+def example(size: int) -> tuple[Tensor, Tensor]:
+    """A random composite (1, 3, size, size) and its mask."""
+    composite = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mask = torch.zeros(1, 1, size, size)
+    side = round(size * FOREGROUND**0.5)
+    mask[..., (size - side) // 2 :, (size - side) // 2 :][..., :side, :side] = 1
+    return composite, mask
+
+
 @torch.inference_mode()
-def measure(model: str, size: int, device: str, repeats: int) -> dict:
-    """One line of the benchmark, measured in this process; see :func:`benchmark`."""
+def measure(model: str, way: str, size: int, device: str, repeats: int, onnx: str | None) -> dict:
+    """One line of the benchmark, measured in this process; see :func:`benchmark`. ``onnx``: file of the last ways."""
     keep_freed_memory()
     where = torch.device(device)
     one, other = torch.randn(2, 2048, 2048, device=where)
-    rate = 2 * 2048**3 / min(seconds(lambda: one @ other, where, 10))
-    composite = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(where) * 2 - 1
-    mask = torch.zeros(1, 1, size, size, device=where)
-    side = round(size * FOREGROUND**0.5)
-    mask[..., (size - side) // 2 :, (size - side) // 2 :][..., :side, :side] = 1
-    network = create_model(model).to(where).eval()
-    times = seconds(lambda: network(composite, mask), where, repeats)
+    rate = 2 * 2048**3 / min(seconds(lambda: one @ other, where, 10)[1:])
+    composite, mask = (tensor.to(where) for tensor in example(size))
+    eager = create_model(model).to(where).eval()
+    if way == "compiled":
+        network = torch.compile(eager)
+    elif way in ("onnx", "int8"):
+        network = OnnxModel(onnx)
+    else:
+        network = in_bf16(eager) if way == "bf16" else eager
+    first = seconds(lambda: network(composite, mask), where, 0)[0]
+    times = seconds(lambda: network(composite, mask), where, repeats)[1:]
     peak = torch.cuda.max_memory_allocated(where) if where.type == "cuda" else peak_of_process()
     # The arithmetic that grows with the pixels: at 256, where matching is nothing beside it.
-    with FlopCounterMode(display=False) as counter:
-        network(composite[..., :256, :256], mask[..., :256, :256])
-    floor = counter.get_total_flops() * (size / 256) ** 2 / rate
+    flops = arithmetic(create_model(model)).sum() * (size / 256) ** 2
     line = {
-        "model": model, "size": size, "device": device, "threads": torch.get_num_threads(),
-        "seconds": statistics.median(times), "gflops_of_products": rate / 1e9, "floor_seconds": floor,
-        "times_floor": statistics.median(times) / floor, "peak_gb": peak / 1e9,
+        "model": model, "way": way, "size": size, "device": device, "machine": machine(where),
+        "seconds": statistics.median(times), "first_seconds": first, "gflops_of_products": rate / 1e9,
+        "floor_seconds": flops / rate, "times_floor": statistics.median(times) / flops * rate, "peak_gb": peak / 1e9,
     }  # fmt: skip
-    if size <= LARGEST_REFERENCE:
+    if way == "fp32" and size <= LARGEST_REFERENCE:
         released = create_model(model, local_dynamic="released").to(where).eval()
-        line["released_seconds"] = statistics.median(seconds(lambda: released(composite, mask), where, repeats))
+        reference = seconds(lambda: released(composite, mask), where, repeats)[1:]
+        line["released_seconds"] = statistics.median(reference)
         line["times_released"] = line["released_seconds"] / line["seconds"]
     return line
 
 
-def benchmark(models: list[str], sizes: list[int], device: str = "auto", repeats: int = 7) -> pd.DataFrame:
-    """Time networks on one random image with a square foreground, in float32.
+@torch.inference_mode()
+def arithmetic(model: HDNet, size: int = 256) -> pd.Series:
+    """Floating-point operations of a network on one image, by part: a multiplication and an addition are two.
+
+    Only convolutions and matrix products count.
+    """
+    with FlopCounterMode(display=False) as counter:
+        model(*example(size))
+    by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    parts = {"encoder": "encoder.", "LD": "local_dynamic", "decoder": "decoder.", "MGD": "dynamics."}
+    found = {}
+    for part, prefix in parts.items():
+        # Modules are named from the root; the children of a part would count twice.
+        depth = 2 + prefix.endswith(".")
+        found[part] = sum(
+            count for name, count in by_module.items()
+            if name.startswith(f"HDNet.{prefix}") and len(name.split(".")) == depth
+        )  # fmt: skip
+    found["bottleneck and output"] = by_module["Global"] - sum(found.values())
+    return pd.Series(found, name="flops")
+
+
+def benchmark(
+    models: Sequence[str],
+    sizes: Sequence[int],
+    device: str = "auto",
+    repeats: int = 7,
+    ways: Sequence[str] = ("fp32",),
+) -> pd.DataFrame:
+    """Time networks with random weights on one random image with a square foreground.
 
     Args:
         models: names of :func:`~hdnet_lib.registry.create_model`.
         sizes: sides in pixels, multiples of 8, at least 256.
         device: "auto", "cpu" or "cuda".
         repeats: timed calls each; the median counts.
+        ways: of :data:`WAYS`.
 
     Returns:
-        A line for each model and size: seconds; gflops_of_products (rate of a matrix product of 2048 x 2048);
-        floor_seconds (the convolutions' arithmetic by that rate) and times_floor; peak_gb (of the whole process, or of
-        the GPU's memory); released_seconds and times_released (how many times as long the released formulation takes).
+        A line for each model, way and size: machine; seconds; first_seconds (of the first call, compilation included);
+        gflops_of_products (rate of a matrix product of 2048 x 2048); floor_seconds (the convolutions' arithmetic by
+        that rate) and times_floor; peak_gb (of the whole process, or of the GPU's memory); released_seconds and
+        times_released (how many times as long the released formulation takes, in float32).
 
     Raises:
         ValueError: a name, a size or the device cannot be used, or a measurement fails, perhaps for want of memory.
@@ -101,17 +167,35 @@ def benchmark(models: list[str], sizes: list[int], device: str = "auto", repeats
     if wrong := [size for size in sizes if size < 256 or size % 8]:
         raise ValueError(f"a size must be a multiple of 8 and at least 256, not {wrong[0]}.")
     device = choose_device(device)
-    for model in models:
-        create_model(model)
+    if wrong := [way for way in ways if way not in WAYS]:
+        raise ValueError(f"a way to run is one of {', '.join(WAYS)}, not {wrong[0]!r}.")
+    networks = {model: create_model(model) for model in models}
     lines = []
-    for model, size in tqdm([(model, size) for model in models for size in sizes], unit="measurement"):
-        command = [sys.executable, "-m", "hdnet_lib.benchmark", json.dumps([model, size, device, repeats])]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            what = (done.stderr.strip().splitlines() or ["it was ended from outside, perhaps for want of memory"])[-1]
-            raise ValueError(f"{model} at {size} pixels cannot be measured: {what}")
-        lines.append(json.loads(done.stdout))
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [(model, way, size) for model in models for way in ways for size in sizes]
+        for model, way, size in tqdm(jobs, unit="measurement"):
+            onnx = Path(folder) / f"{model}-{way}.onnx"
+            if way in ("onnx", "int8") and not onnx.exists():
+                export_onnx(networks[model], onnx, [example(256)] if way == "int8" else None)
+            job = [model, way, size, "cpu" if way in ("onnx", "int8") else device, repeats, str(onnx)]
+            command = [sys.executable, "-m", "hdnet_lib.benchmark", json.dumps(job)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                ended = ["it was ended from outside, perhaps for want of memory"]
+                what = (done.stderr.strip().splitlines() or ended)[-1]
+                raise ValueError(f"{model} at {size} pixels, {way}, cannot be measured: {what}")
+            lines.append(json.loads(done.stdout))
     return pd.DataFrame(lines)
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """A benchmark as a table to read: seconds, times the floor, peak of memory."""
+    cells = [f"{line.seconds:.3f} s, {line.times_floor:.2f}x, {line.peak_gb:.1f} GB" for line in table.itertuples()]
+    wide = table.assign(cell=cells).pivot(index=["model", "way"], columns="size", values="cell").fillna("")
+    wide = wide.loc[list(dict.fromkeys(zip(table.model, table.way, strict=True)))]
+    lines = [["model", "way", *(f"{size} px" for size in wide)], ["---"] * (2 + wide.shape[1])]
+    lines += [[*names, *row] for names, row in zip(wide.index, wide.to_numpy(), strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":  # one line, for benchmark()

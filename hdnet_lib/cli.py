@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from hdnet_lib.allocator import keep_freed_memory
-from hdnet_lib.benchmark import benchmark
+from hdnet_lib.benchmark import WAYS, as_markdown, benchmark
 from hdnet_lib.evaluation import BASELINES, COMPOSITE, calibration_composites, evaluate, method_name
 from hdnet_lib.export import export_onnx
 from hdnet_lib.files import replacing
@@ -112,6 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
                          help="(%(default)s)")  # fmt: skip
     command.add_argument("--sizes", nargs="+", type=at_least(256), default=[256, 512, 1024], metavar="PIXELS",
                          help="sides of the image (%(default)s)")  # fmt: skip
+    command.add_argument("--ways", nargs="+", default=["fp32"], choices=WAYS, metavar="WAY",
+                         help=f"how they run: {', '.join(WAYS)} (%(default)s)")  # fmt: skip
     command.add_argument("--device", default="auto", help="auto, cpu or cuda")
     command.add_argument("--repeats", type=at_least(1), default=7, help="timed calls each (%(default)s)")
     command.add_argument("-o", "--output", type=Path, metavar="TABLE.csv")
@@ -200,8 +202,8 @@ def _export(parsed: argparse.Namespace) -> None:
 def _bench(parsed: argparse.Namespace) -> None:
     if parsed.output and not parsed.output.parent.is_dir():
         raise ValueError(f"{parsed.output}: the folder {parsed.output.parent} does not exist.")
-    table = benchmark(parsed.models, parsed.sizes, parsed.device, parsed.repeats)
-    print(table.round(3).to_string(index=False))
+    table = benchmark(parsed.models, parsed.sizes, parsed.device, parsed.repeats, parsed.ways)
+    print(f"{table.machine[0]}; seconds, times the floor, peak of memory\n\n{as_markdown(table)}")
     if parsed.output:
         with replacing(parsed.output) as part:
             table.to_csv(part, index=False, float_format="%.4g")

@@ -331,3 +331,33 @@ def plot_masks(table: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("change of PSNR (dB)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
+
+
+def plot_scaling(table: pd.DataFrame, here: pd.DataFrame | None = None) -> Figure:
+    """Time and memory of networks against the side of the image, with the floor of the arithmetic.
+
+    Args:
+        table: :func:`~hdnet_lib.benchmark.benchmark` of one way to run; at most three models.
+        here: the same from another machine, drawn as crosses.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4))
+    for (model, line), color, style in zip(table.groupby("model", sort=False), COLORS, STYLES, strict=False):
+        for axis, column in zip(axes, ("seconds", "peak_gb"), strict=True):
+            axis.plot(line["size"], line[column], marker="o", color=color, linestyle=style, label=model)
+            if here is not None:
+                part = here[here.model == model]
+                axis.plot(part["size"], part[column], "x", color=color, markersize=9, markeredgewidth=2)
+        axes[0].plot(line["size"], line.floor_seconds, color=color, linestyle=style, linewidth=1, alpha=0.6)
+    grey = "0.4"
+    axes[0].plot([], [], color=grey, linewidth=1, label="floor (thin)")
+    if here is not None:
+        axes[0].plot([], [], "x", color=grey, markersize=9, markeredgewidth=2, label="measured here")
+    sizes = sorted(table["size"].unique())
+    for axis, label in zip(axes, ("time of one image (s)", "peak of memory (GB)"), strict=True):
+        axis.set(xscale="log", yscale="log", xlabel="side of the image (pixels)", ylabel=label)
+        axis.set_xticks(sizes, sizes)
+        axis.minorticks_off()
+    axes[1].set_ylim(bottom=0.1)
+    axes[0].legend()
+    figure.suptitle(f"{table.machine.iloc[0]}", fontsize=11)
+    return figure

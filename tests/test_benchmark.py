@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import REPOSITORY
 
-from hdnet_lib import cli
+from hdnet_lib import cli, create_model
 from hdnet_lib.allocator import keep_freed_memory
-from hdnet_lib.benchmark import benchmark, peak_of_process
+from hdnet_lib.benchmark import RECORDED, WAYS, arithmetic, as_markdown, benchmark, peak_of_process
 
 
 def test_a_line_holds_what_it_is_compared_with(tmp_path, capsys):
@@ -17,7 +18,10 @@ def test_a_line_holds_what_it_is_compared_with(tmp_path, capsys):
     arguments = ["--models", "hdnet-nano", "--sizes", "256", "1032", "--repeats", "1", "-o", str(path)]
     assert cli.main(["bench", "--device", "cpu", *arguments]) == 0
     table = pd.read_csv(path)
-    assert "times_floor" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert as_markdown(table).split("\n")[0] in printed
+    assert "| hdnet-nano | fp32 | " in printed
+    assert table.machine[0] in printed
     assert table["size"].tolist() == [256, 1032]
     assert table.times_floor.to_numpy() == pytest.approx((table.seconds / table.floor_seconds).to_numpy(), rel=0.01)
     first, large = table.iloc[0], table.iloc[1]
@@ -53,9 +57,40 @@ def test_bad_options_are_refused(options, sentence, capsys):
 
 def test_a_measurement_that_fails_is_named(monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(ValueError, match="hdnet-nano at 256 pixels cannot be measured: it was ended from outside"):
+    with pytest.raises(ValueError, match="hdnet-nano at 256 pixels, fp32, cannot be measured: it was ended from outside"):
         benchmark(["hdnet-nano"], [256], "cpu", 1)
 
 
 def test_freed_memory_is_kept_where_the_c_library_can():
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+def test_every_way_is_measured_with_its_first_call():
+    ways = [way for way in WAYS if way != "compiled"]
+    table = benchmark(["hdnet-nano"], [256], "cpu", 1, ways)
+    assert table.way.tolist() == ways
+    assert (table.first_seconds > 0).all()
+    assert table.released_seconds.notna().tolist() == [True, False, False, False]
+    with pytest.raises(ValueError, match=r"a way to run is one of fp32, .*, not 'jit'"):
+        benchmark(["hdnet-nano"], [256], "cpu", 1, ["jit"])
+
+
+@pytest.mark.parametrize(("name", "total"), [("hdnet", 57.92e9), ("hdnet-lite", 3.784e9)])
+def test_the_arithmetic_by_part(name, total):
+    parts = arithmetic(create_model(name))
+    assert parts.sum() == pytest.approx(total, rel=1e-3)
+    # By hand: three pairs of C x C kernels at 64, 128 and 256 pixels, and the kernels' own making.
+    width = 32 if name == "hdnet" else 8
+    products = sum(2 * 2 * (multiple * width) ** 2 * side**2 for multiple, side in ((8, 128), (4, 128), (2, 256)))
+    assert parts["MGD"] == pytest.approx(products, rel=1e-3)
+    without = arithmetic(create_model(name, decoder_module=None))
+    assert parts.sum() - without.sum() == parts["MGD"]
+    assert without["MGD"] == 0
+
+
+def test_the_readme_shows_the_recorded_benchmark():
+    table = pd.read_csv(RECORDED)
+    text = (REPOSITORY / "README.md").read_text()
+    assert as_markdown(table) in text
+    assert table.machine.unique().tolist() == [table.machine[0]]
+    assert table.machine[0] in text
