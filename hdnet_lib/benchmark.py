@@ -32,7 +32,9 @@ from hdnet_lib.registry import create_model, in_bf16
 RECORDED = Path(__file__).with_name("benchmark.csv")
 """A table of :func:`benchmark`, measured once; its column "machine" says where."""
 LIFTS = Path(__file__).with_name("lifts.csv")
-"""What ``data_scripts/compare_lifts.py`` found on 79 composites of large photos."""
+"""What ``data_scripts/compare_lifts.py`` found on composites of large photos: those of Debian 12's packages
+mate-backgrounds, lxqt-themes and plasma-workspace-wallpapers that are photos, at most 2,048 pixels wide, each with two
+masks of :func:`~hdnet_lib.data.masks.make_mask`, recoloured by ``synthesize_composites.py --per-mask 2``."""
 WAYS = ("fp32", "bf16", "compiled", "onnx", "int8")
 """How a network runs: by PyTorch in float32, or in bfloat16, or compiled by ``torch.compile``; by ONNX Runtime on the
 CPU in float32, or in int8."""

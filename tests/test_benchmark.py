@@ -57,7 +57,9 @@ def test_bad_options_are_refused(options, sentence, capsys):
 
 def test_a_measurement_that_fails_is_named(monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(ValueError, match="hdnet-nano at 256 pixels, fp32, cannot be measured: it was ended from outside"):
+    with pytest.raises(
+        ValueError, match="hdnet-nano at 256 pixels, fp32, cannot be measured: it was ended from outside"
+    ):
         benchmark(["hdnet-nano"], [256], "cpu", 1)
 
 
