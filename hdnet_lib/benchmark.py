@@ -7,6 +7,7 @@ authors' formulation, which compares all pairs of positions.
 
 import json
 import math
+import os
 import platform
 import re
 import statistics
@@ -181,7 +182,9 @@ def benchmark(
                 export_onnx(networks[model], onnx, [example(256)] if way == "int8" else None)
             job = [model, way, size, "cpu" if way in ("onnx", "int8") else device, repeats, str(onnx)]
             command = [sys.executable, "-m", "hdnet_lib.benchmark", json.dumps(job)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            # The first call of a compiled network is to compile, also where an earlier run left its code.
+            environment = os.environ | {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             if done.returncode:
                 ended = ["it was ended from outside, perhaps for want of memory"]
                 what = (done.stderr.strip().splitlines() or ended)[-1]
