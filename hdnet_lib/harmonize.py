@@ -30,7 +30,7 @@ def harmonize(
        that changes across the object.
 
     On photos of 1,280 to 2,048 pixels this is closer to the real photo than running the network at full size, than
-    adding its change of colours at full size, and than local maps; the README has the numbers.
+    adding its change of colours at full size, and than local maps; notebook 10 has the numbers.
 
     Args:
         model: from :func:`hdnet_lib.load_pretrained`, or one of your own.
@@ -112,15 +112,14 @@ def predict(model: HDNet | OnnxModel, job: Job) -> Tensor:
 def finish(job: Job, output: Tensor) -> Image.Image:
     """Fit the colour map to the network's output and apply it to the photo, in bands of rows to save memory."""
     change = fit_color_map(job.small, output - job.small, job.network_mask)
+    gain, shift = change[:3], (change[3] - change[:3].sum(axis=0)) * 127.5  # of colours from 0 to 255
     pixels = np.array(job.photo)  # (H, W, 3 or 4)
-    rows = np.flatnonzero(job.soft_mask.any(axis=1))
+    rows, columns = (np.flatnonzero(job.soft_mask.any(axis=axis)) for axis in (1, 0))
     for top in range(rows[0], rows[-1] + 1, 256):
-        band = np.s_[top : min(top + 256, rows[-1] + 1)]
-        inside = job.soft_mask[band] > 0
-        colors = pixels[band][inside, :3].astype(np.float32)  # (M, 3)
-        alpha = job.soft_mask[band][inside, None]
-        colors += alpha * ((colors / 127.5 - 1) @ change[:3] + change[3]) * 127.5
-        pixels[band][inside, :3] = np.rint(colors).clip(0, 255).astype(np.uint8)
+        band = np.s_[top : min(top + 256, rows[-1] + 1), columns[0] : columns[-1] + 1]
+        colors = pixels[band][..., :3].astype(np.float32)
+        colors += job.soft_mask[band][..., None] * (colors @ gain + shift)  # by nothing where the mask is black
+        pixels[band][..., :3] = np.rint(colors).clip(0, 255)
     result = Image.fromarray(pixels)
     profile = job.photo.info.get("icc_profile")
     if profile and profile[16:20] == b"RGB ":  # not that of a greyscale photo, which is RGB by now
