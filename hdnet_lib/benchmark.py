@@ -20,14 +20,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from hdnet_lib.allocator import keep_freed_memory
+from hdnet_lib.architecture import example, layers
 from hdnet_lib.evaluation import choose_device
 from hdnet_lib.export import OnnxModel, export_onnx
-from hdnet_lib.model import HDNet
 from hdnet_lib.registry import create_model, in_bf16
 
 RECORDED = Path(__file__).with_name("benchmark.csv")
@@ -42,8 +40,6 @@ CPU in float32, or in int8."""
 
 LARGEST_REFERENCE = 1024
 """Side in pixels up to which the released formulation is timed: at 2048 it takes 17 GB."""
-FOREGROUND = 0.25
-"""Share of the image that the mask covers, a square in the middle."""
 
 
 def seconds(function: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
@@ -78,15 +74,6 @@ def machine(device: torch.device) -> str:
     return f"{name}, PyTorch {torch.__version__.partition('+')[0]}"
 
 
-def example(size: int) -> tuple[Tensor, Tensor]:
-    """A random composite (1, 3, size, size) and its mask."""
-    composite = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    mask = torch.zeros(1, 1, size, size)
-    side = round(size * FOREGROUND**0.5)
-    mask[..., (size - side) // 2 :, (size - side) // 2 :][..., :side, :side] = 1
-    return composite, mask
-
-
 @torch.inference_mode()
 def measure(model: str, way: str, size: int, device: str, repeats: int, onnx: str | None) -> dict:
     """One line of the benchmark, measured in this process; see :func:`benchmark`. ``onnx``: file of the last ways."""
@@ -106,7 +93,7 @@ def measure(model: str, way: str, size: int, device: str, repeats: int, onnx: st
     times = seconds(lambda: network(composite, mask), where, repeats)[1:]
     peak = torch.cuda.max_memory_allocated(where) if where.type == "cuda" else peak_of_process()
     # The arithmetic that grows with the pixels: at 256, where matching is nothing beside it.
-    flops = arithmetic(create_model(model)).sum() * (size / 256) ** 2
+    flops = layers(create_model(model)).flops.sum() * (size / 256) ** 2
     line = {
         "model": model, "way": way, "size": size, "device": device, "machine": machine(where),
         "seconds": statistics.median(times), "first_seconds": first, "gflops_of_products": rate / 1e9,
@@ -118,28 +105,6 @@ def measure(model: str, way: str, size: int, device: str, repeats: int, onnx: st
         line["released_seconds"] = statistics.median(reference)
         line["times_released"] = line["released_seconds"] / line["seconds"]
     return line
-
-
-@torch.inference_mode()
-def arithmetic(model: HDNet, size: int = 256) -> pd.Series:
-    """Floating-point operations of a network on one image, by part: a multiplication and an addition are two.
-
-    Only convolutions and matrix products count.
-    """
-    with FlopCounterMode(display=False) as counter:
-        model(*example(size))
-    by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
-    parts = {"encoder": "encoder.", "LD": "local_dynamic", "decoder": "decoder.", "MGD": "dynamics."}
-    found = {}
-    for part, prefix in parts.items():
-        # Modules are named from the root; the children of a part would count twice.
-        depth = 2 + prefix.endswith(".")
-        found[part] = sum(
-            count for name, count in by_module.items()
-            if name.startswith(f"HDNet.{prefix}") and len(name.split(".")) == depth
-        )  # fmt: skip
-    found["bottleneck and output"] = by_module["Global"] - sum(found.values())
-    return pd.Series(found, name="flops")
 
 
 def benchmark(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from hdnet_lib.errors import reason
 from hdnet_lib.files import replacing
+from hdnet_lib.local_dynamic import Matches
 from hdnet_lib.metrics import RATIO_BINS, ratio_bin
 from hdnet_lib.statistics import TITLES
 
@@ -360,4 +361,96 @@ def plot_scaling(table: pd.DataFrame, here: pd.DataFrame | None = None) -> Figur
     axes[1].set_ylim(bottom=0.1)
     axes[0].legend()
     figure.suptitle(f"{table.machine.iloc[0]}", fontsize=11)
+    return figure
+
+
+def plot_neighbours(
+    photo: np.ndarray, mask: np.ndarray, matches: Matches, position: int, similarity: str = "cosine"
+) -> Figure:
+    """What LD finds for one foreground position: its K nearest background positions and its similarity map.
+
+    Args:
+        photo: (H, W, 3) uint8.
+        mask: (H, W) bool.
+        matches: of this photo, with the feature map's proportions those of the photo.
+        position: index of the foreground position in the feature map, row by row.
+        similarity: what the map shows.
+    """
+    height, width = photo.shape[:2]
+    rows = round((matches.background.shape[1] * height / width) ** 0.5)
+    grid = rows, matches.background.shape[1] // rows
+    chosen = [position, *matches.indices[0, position].tolist()]
+    y, x = ((np.array(where) + 0.5) * side / count for where, side, count in
+            zip(np.unravel_index(chosen, grid), (height, width), grid, strict=True))  # fmt: skip
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6 * max(height / width, 0.5)))
+    axes[0].imshow(photo)
+    axes[0].contour(mask, levels=[0.5], colors=OUTLINE, linewidths=1.5)
+    weights = matches.weights[0, position].tolist()
+    for index, weight in enumerate(weights, start=1):
+        if weight > 0:
+            axes[0].plot(x[[0, index]], y[[0, index]], color="white", linewidth=1 + 3 * weight)
+            axes[0].plot(x[index], y[index], "o", color=COLORS[0], markeredgecolor="white", markersize=8)
+    axes[0].plot(x[0], y[0], "D", color=COLORS[1], markeredgecolor="white", markersize=9)
+    axes[0].set_title("the position (diamond) and its nearest neighbours")
+    axes[0].set_xlabel("weights: " + ", ".join(f"{weight:.2f}" for weight in weights if weight > 0))
+    values = matches.similarity[0, position].numpy().reshape(grid)
+    outside = matches.background[0].numpy().reshape(grid)
+    shown = axes[1].imshow(np.where(outside, values, np.nan), cmap="viridis", extent=(0, width, height, 0))
+    axes[1].set_facecolor("0.85")
+    axes[1].plot(x[0], y[0], "D", color=COLORS[1], markeredgecolor="white", markersize=9)
+    axes[1].set_title("similarity to the background; grey: foreground")
+    figure.colorbar(shown, ax=axes[1], label=similarity)
+    for axis in axes:
+        axis.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
+        axis.grid(visible=False)
+    return figure
+
+
+def plot_kernels(foreground: np.ndarray, background: np.ndarray, title: str) -> Figure:
+    """W_f and W_b of one MGD, each (C, C) as [out, in], and their difference, on one scale of colours."""
+    panels = {"W_f, foreground": foreground, "W_b, background": background, "W_f - W_b": foreground - background}
+    limit = max(np.abs(panel).max() for panel in panels.values())
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6))
+    for axis, (name, panel) in zip(axes, panels.items(), strict=True):
+        shown = axis.imshow(panel, cmap="PuOr", vmin=-limit, vmax=limit)
+        axis.set(title=name, xlabel="input channel")
+        axis.grid(visible=False)
+    axes[0].set_ylabel("output channel")
+    figure.colorbar(shown, ax=axes, label="weight", shrink=0.8)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def plot_network(table: pd.DataFrame, title: str) -> Figure:
+    """A network from left to right: heights are sizes of maps, widths numbers of channels, arcs skip connections.
+
+    Args:
+        table: :func:`~hdnet_lib.architecture.layers`.
+        title: of the figure.
+    """
+    figure, axis = plt.subplots(figsize=(12, 4.8))
+    parts = list(dict.fromkeys(table.part))
+    # Both scales are compressed: the largest map has 8 times the side and a stage up to 85 times the channels.
+    heights = (table.height / table.height.max()) ** 0.6
+    widths = 0.12 + 0.5 * (table.channels / table.channels.max()) ** 0.6
+    left = (widths + 0.22).cumsum() - widths
+    for stage, row in table.iterrows():
+        color = COLORS[parts.index(row.part) % len(COLORS)]
+        axis.bar(left[stage], heights[stage], widths[stage], -heights[stage] / 2, color=color, align="edge",
+                 label=row.part if stage == table.index[table.part == row.part][0] else None)  # fmt: skip
+        middle = left[stage] + widths[stage] / 2
+        axis.annotate(f"{row.channels}", (middle, heights[stage] / 2), xytext=(0, 3), textcoords="offset points",
+                      ha="center", fontsize=9)  # fmt: skip
+        axis.annotate(f"{row.height}", (middle, -heights[stage] / 2), xytext=(0, -4), textcoords="offset points",
+                      ha="center", va="top", fontsize=9)  # fmt: skip
+    encoder, decoder = (table.index[table.part == part] for part in ("encoder", "decoder"))
+    for start, end in zip(encoder, reversed(decoder), strict=True):
+        ends = [left[stage] + widths[stage] / 2 for stage in (start, end)]
+        line = np.linspace(0, 1, 60)
+        arc = heights[[start, end]].max() / 2 + 0.09 + 0.1 * np.sin(np.pi * line)
+        axis.plot(ends[0] + (ends[1] - ends[0]) * line, arc, color="0.55", linewidth=1)
+    axis.set(ylim=(-0.62, 0.78), xticks=[], yticks=[], title=title)
+    axis.set_xlabel("above each stage: channels; below: side of its map in pixels; arcs: skip connections", fontsize=9)
+    sns.despine(ax=axis, left=True, bottom=True)
+    figure.legend(loc="outside lower center", ncols=len(parts), frameon=False)
     return figure

@@ -1,14 +1,36 @@
-"""Results that a notebook records, for those that ran it with papermill."""
+"""What a notebook that papermill runs takes in and gives out: parameters and results."""
 
+import ast
 from pathlib import Path
 
 import nbformat
+from IPython import get_ipython
 from IPython.display import display
 
 from hdnet_lib.errors import reason
 
 METRICS = "application/vnd.hdnet.metrics+json"
 """Kind of output that holds what a notebook records."""
+
+
+def check_parameters() -> None:
+    """Refuse parameters that the running notebook does not have, of which papermill would only warn.
+
+    To be called from the cell after the one with the parameters.
+
+    Raises:
+        ValueError: the sentence names them, and the known ones.
+    """
+    _, own, injected, *_ = [*get_ipython().user_ns["In"], "", ""]
+    if injected.startswith("# Parameters\n"):  # the cell that papermill puts in
+        known = parameter_names(own)
+        if unknown := parameter_names(injected) - known:
+            raise ValueError(f"there is no parameter {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}.")
+
+
+def parameter_names(source: str) -> set[str]:
+    """What a cell of parameters assigns to."""
+    return {statement.targets[0].id for statement in ast.parse(source).body if isinstance(statement, ast.Assign)}
 
 
 def record(**metrics: float | int | str) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import latex2mathml.converter
 import nbformat
 import papermill
 import yaml
@@ -24,6 +25,8 @@ PATHS = ("data_root", "composite", "mask", "pool_table", "figures_dir", "scores"
 """Parameters that are paths."""
 MODELS = ("models", "mask_models", "swept", "model_name")
 """Parameters that hold names of models, or paths, separated by commas."""
+WIDGET = "application/vnd.jupyter.widget-view+json"
+"""Kind of output that only a running kernel can show."""
 
 
 def known_parameters() -> dict[str, set[str]]:
@@ -98,7 +101,9 @@ def run_notebook(source: Path, executed: Path, parameters: dict) -> str | None:
     """Run one notebook; returns None, or a sentence that names the failing cell. The result is kept either way."""
     executed.unlink(missing_ok=True)  # no leftover of an earlier run
     try:
-        papermill.execute_notebook(str(source), str(executed), parameters, cwd=str(source.parent))
+        papermill.execute_notebook(
+            str(source), str(executed), parameters, cwd=str(source.parent), store_widget_state=False
+        )
     except PapermillExecutionError as error:
         first, why = error.source.strip().split("\n")[0], error.evalue.split("\n")[0]
         return f"cell In [{error.exec_count}], which begins {first!r}: {error.ename}: {why}"
@@ -118,13 +123,39 @@ def running_cell(executed: Path) -> str:
 
 def to_html(executed: Path, page: Path) -> None:
     """One self-contained page: no script, style or font from another host."""
+    notebook = nbformat.read(executed, 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = with_mathml(cell.source)
+        else:
+            cell.outputs = [without_widget(output) for output in cell.get("outputs", [])]
     exporter = HTMLExporter(template_name="lab", theme="light")
-    exporter.embed_images = True
-    body, _ = exporter.from_filename(str(executed))
+    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(executed.parent), "name": executed.stem}})
     # The template loads require.js, MathJax, mermaid and widget managers from a CDN: the pages must read offline.
     body = re.sub(r"<script\b[^>]*>.*?</script>", "", body, flags=re.DOTALL)
     body = re.sub(r"<link\b[^>]*>", "", body)
     page.write_text(body, encoding="utf-8")
+
+
+def with_mathml(markdown: str) -> str:
+    """Markdown whose formulas, between dollars, are MathML, which browsers show without a script; code stays."""
+
+    def formula(found: re.Match) -> str:
+        if found["code"]:
+            return found["code"]
+        display = "block" if found["block"] else "inline"
+        return latex2mathml.converter.convert(found["block"] or found["inline"], display=display)
+
+    pattern = r"(?P<code>```.*?```|`[^`]*`)|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+)\$"
+    return re.sub(pattern, formula, markdown, flags=re.DOTALL)
+
+
+def without_widget(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The output itself, or, in place of a widget, a line that says so: the figure before it stands for it."""
+    if WIDGET not in output.get("data", {}):
+        return output
+    note = "<p><em>Here a widget works on the figure above, in a running notebook.</em></p>"
+    return nbformat.v4.new_output("display_data", {"text/html": note})
 
 
 def thumbnail(executed: Path) -> str:

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY
 
-from hdnet_lib import cli, create_model
+from hdnet_lib import cli
 from hdnet_lib.allocator import keep_freed_memory
-from hdnet_lib.benchmark import RECORDED, WAYS, arithmetic, as_markdown, benchmark, peak_of_process
+from hdnet_lib.benchmark import RECORDED, WAYS, as_markdown, benchmark, peak_of_process
 
 
 def test_a_line_holds_what_it_is_compared_with(tmp_path, capsys):
@@ -75,19 +75,6 @@ def test_every_way_is_measured_with_its_first_call():
     assert table.released_seconds.notna().tolist() == [True, False, False, False]
     with pytest.raises(ValueError, match=r"a way to run is one of fp32, .*, not 'jit'"):
         benchmark(["hdnet-nano"], [256], "cpu", 1, ["jit"])
-
-
-@pytest.mark.parametrize(("name", "total"), [("hdnet", 57.92e9), ("hdnet-lite", 3.784e9)])
-def test_the_arithmetic_by_part(name, total):
-    parts = arithmetic(create_model(name))
-    assert parts.sum() == pytest.approx(total, rel=1e-3)
-    # By hand: three pairs of C x C kernels at 64, 128 and 256 pixels, and the kernels' own making.
-    width = 32 if name == "hdnet" else 8
-    products = sum(2 * 2 * (multiple * width) ** 2 * side**2 for multiple, side in ((8, 128), (4, 128), (2, 256)))
-    assert parts["MGD"] == pytest.approx(products, rel=1e-3)
-    without = arithmetic(create_model(name, decoder_module=None))
-    assert parts.sum() - without.sum() == parts["MGD"]
-    assert without["MGD"] == 0
 
 
 def test_the_readme_shows_the_recorded_benchmark():

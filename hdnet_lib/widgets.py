@@ -1,0 +1,309 @@
+"""Widgets of the notebooks. Each shows what a function of this library computes; none computes anything itself."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import anywidget
+import ipywidgets as ipw
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+import traitlets
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+
+from hdnet_lib.data.iharmony4 import Images, Triplet
+from hdnet_lib.harmonize import harmonize
+from hdnet_lib.images import ImageError, read_mask, read_photo, save_image, to_tensor
+from hdnet_lib.local_dynamic import LocalDynamic
+from hdnet_lib.metrics import RATIO_BINS, ratio_bin, score
+from hdnet_lib.model import HDNet
+from hdnet_lib.plots import difference, plot_kernels, plot_neighbours, show_images
+
+PREVIEW = 640
+"""Longest side in pixels of a photo in :func:`harmonize_your_photo`."""
+SIMILARITIES = {"cosine": "paper", "dot product": "dot"}
+"""What LD compares by, as :class:`~hdnet_lib.local_dynamic.LocalDynamic` calls it."""
+ANY_RATIO = "all"
+
+
+class Picture(anywidget.AnyWidget):
+    """An image to click on ("click"), to draw on ("brush", "eraser", "polygon"), or to compare ("split").
+
+    All coordinates are pixels of the image, x to the right and y down.
+    """
+
+    _esm = Path(__file__).with_name("picture.js")
+    image = traitlets.Bytes().tag(sync=True)
+    """PNG."""
+    other = traitlets.Bytes().tag(sync=True)
+    """PNG of the same size, shown right of the split."""
+    mode = traitlets.Enum(["click", "brush", "eraser", "polygon", "split"], "click").tag(sync=True)
+    clicked = traitlets.List().tag(sync=True)
+    """(x, y) of the last click."""
+    shapes = traitlets.List().tag(sync=True)
+    """What was drawn, in order: dicts of kind (the mode), points, and size (the brush's width)."""
+    size = traitlets.Int(24).tag(sync=True)
+    split = traitlets.Float(0.5).tag(sync=True)
+    """From 0, all ``other``, to 1, all ``image``."""
+    label = traitlets.Unicode("picture").tag(sync=True)
+    """For screen readers."""
+
+
+def as_png(image: Image.Image | np.ndarray) -> bytes:
+    """An image as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def figure_png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file of exactly its size; closes the figure."""
+    buffer = io.BytesIO()
+    figure.canvas.print_png(buffer)  # savefig would cut the margins, and shift what is clicked
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def mask_of_shapes(shapes: Sequence[Mapping], size: tuple[int, int], scale: float = 1.0) -> Image.Image:
+    """Fill what was drawn on a :class:`Picture`.
+
+    Args:
+        shapes: :attr:`Picture.shapes`.
+        size: (width, height) of the mask.
+        scale: pixels of the mask for each pixel of the picture.
+
+    Returns:
+        Greyscale image, 255 inside.
+    """
+    mask = Image.new("L", size)
+    pen = ImageDraw.Draw(mask)
+    for shape in shapes:
+        points = [(x * scale, y * scale) for x, y in shape["points"]]
+        if shape["kind"] == "polygon":
+            pen.polygon(points, fill=255)
+            continue
+        ink, width = (0 if shape["kind"] == "eraser" else 255), shape["size"] * scale
+        pen.line(points, fill=ink, width=round(width), joint="curve")
+        for x, y in (points[0], points[-1]):  # Pillow's lines have no round ends
+            pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=ink)
+    return mask
+
+
+def explore_neighbours(model: HDNet, photo: np.ndarray, mask: np.ndarray, k: int = 1) -> ipw.Widget:
+    """Click on the foreground: its similarity map and its K nearest neighbours.
+
+    Args:
+        model: gives the features; K and the similarity are chosen in the widget.
+        photo: (H, W, 3) uint8; sides are multiples of 8.
+        mask: (H, W) bool.
+        k: K at the start.
+    """
+    tensor = to_tensor(mask)
+    with torch.inference_mode():
+        feature = model.inspect(to_tensor(photo) * 2 - 1, tensor)["features"]["bottleneck"]
+    rows, columns = feature.shape[2:]
+    neighbours = ipw.IntSlider(k, 1, 9, description="K")
+    kind = ipw.ToggleButtons(options=list(SIMILARITIES))
+    picture = Picture(label="photo and similarity map: click on the foreground")
+    text = ipw.HTML()
+    state = {"position": None, "axes": None}
+
+    def show(_: object = None) -> None:
+        with torch.inference_mode():
+            matches = LocalDynamic(feature.shape[1], neighbours.value, SIMILARITIES[kind.value]).match(feature, tensor)
+        inside = ~matches.background[0]
+        if state["position"] is None:
+            inner = inside.nonzero()[:, 0]
+            state["position"] = int(inner[len(inner) // 2])
+        position = state["position"]
+        figure = plot_neighbours(photo, mask, matches, position, kind.value)
+        picture.image = figure_png(figure)
+        # Of the drawn figure: from its pixels, upward, to those of the photo.
+        state["axes"] = [(axis.bbox.frozen(), axis.transData.inverted()) for axis in figure.axes[:2]]
+        state["height"], state["inside"] = figure.bbox.height, inside
+        best = matches.similarity[0, position, matches.indices[0, position]]
+        values = ", ".join(f"{value:.3f}" for value in best.tolist())
+        text.value = f"row {position // columns}, column {position % columns}; {kind.value} with the nearest: {values}"
+
+    def click(change: Mapping) -> None:
+        at = change["new"][0], state["height"] - change["new"][1]
+        for box, inverse in state["axes"]:
+            if box.contains(*at):
+                x, y = inverse.transform(at)
+                position = int(y * rows / mask.shape[0]) * columns + int(x * columns / mask.shape[1])
+                if not state["inside"][position]:
+                    text.value = "That is background: click inside the yellow line."
+                    return
+                state["position"] = position
+                show()
+
+    neighbours.observe(show, "value")
+    kind.observe(show, "value")
+    picture.observe(click, "clicked")
+    show()
+    return ipw.VBox([ipw.HBox([neighbours, kind]), picture, text])
+
+
+def before_after(before: Image.Image | np.ndarray, after: Image.Image | np.ndarray) -> ipw.Widget:
+    """Two images of one size behind a line that can be moved: ``before`` left of it, ``after`` right of it."""
+    picture = Picture(image=as_png(before), other=as_png(after), mode="split", label="before and after")
+    slider = ipw.FloatSlider(0.5, min=0, max=1, step=0.01, readout=False, description="after | before")
+    ipw.jslink((slider, "value"), (picture, "split"))
+    return ipw.VBox([picture, slider])
+
+
+def browse_kernels(model: HDNet, images: Mapping[str, Images]) -> ipw.Widget:
+    """The kernels of each MGD on each of some images (sides are multiples of 8), chosen by name."""
+    stages = [name for name, module in model.dynamics.items() if hasattr(module, "kernels")]
+    name = ipw.Dropdown(options=list(images), description="image")
+    stage = ipw.Dropdown(options=stages, description="MGD after", value=stages[-1])
+    composite, picture, text = ipw.Image(width=160), ipw.Image(), ipw.HTML()
+
+    def show(_: object = None) -> None:
+        one = images[name.value]
+        with torch.inference_mode():
+            inspected = model.inspect(to_tensor(one.composite) * 2 - 1, to_tensor(one.mask))
+            steering = model.dynamics[stage.value].steering(inspected["features"][f"decoder{stage.value}"]).flatten()
+        foreground, background = (kernel[0].numpy() for kernel in inspected["kernels"][stage.value])
+        picture.value = figure_png(plot_kernels(foreground, background, f"decoder stage {stage.value}, {name.value}"))
+        composite.value = as_png(one.composite)
+        text.value = "steering scalars: " + ", ".join(f"{value:.3f}" for value in steering.tolist())
+
+    name.observe(show, "value")
+    stage.observe(show, "value")
+    show()
+    return ipw.VBox([ipw.HBox([name, stage]), ipw.HBox([composite, picture]), text])
+
+
+def browse_by_ratio(model: HDNet, table: pd.DataFrame, triplets: Sequence[Triplet]) -> ipw.Widget:
+    """Evaluated composites by foreground ratio, the one with the highest fMSE first.
+
+    Args:
+        model: harmonises what is shown, at the size of the photo.
+        table: scores of one method under one protocol, with the columns name, ratio and fmse.
+        triplets: those of the table, by their names.
+    """
+    by_name = {triplet.name: triplet for triplet in triplets}
+    ordered = table.sort_values("fmse", ascending=False)
+    bins = [ANY_RATIO, *(ratio_bin(high) for _, high in RATIO_BINS)]
+    ratio = ipw.ToggleButtons(options=bins, description="foreground")
+    rank = ipw.IntSlider(1, 1, 1, description="worst first")
+    picture, text = ipw.Image(), ipw.HTML()
+
+    def choose(_: object = None) -> pd.DataFrame:
+        return ordered if ratio.value == ANY_RATIO else ordered[ordered.ratio.map(ratio_bin) == ratio.value]
+
+    def refill(_: object) -> None:
+        rank.value, rank.max = 1, max(1, len(choose()))
+        show()
+
+    def show(_: object = None) -> None:
+        chosen = choose()
+        if chosen.empty:
+            picture.value, text.value = b"", "no composite of this size"
+            return
+        row = chosen.iloc[rank.value - 1]
+        images = by_name[row["name"]].read()
+        result = np.asarray(harmonize(model, images.composite, images.mask))
+        before, after = (score(image, images.real, images.mask) for image in (images.composite, result))
+        figure = show_images(
+            [[images.composite, result, images.real, difference(result, images.real)]],
+            ["composite", "harmonised", "real", "|harmonised - real|"],
+            outline=[images.mask],
+        )
+        picture.value = figure_png(figure)
+        text.value = (
+            f"{row['name']}, {images.ratio:.1%} foreground: in the table fMSE {row.fmse:.0f}; at full size fMSE "
+            f"{before.fmse:.0f} before and {after.fmse:.0f} after, PSNR {before.psnr:.1f} and {after.psnr:.1f} dB"
+        )
+
+    rank.max = max(1, len(ordered))
+    ratio.observe(refill, "value")
+    rank.observe(show, "value")
+    show()
+    return ipw.VBox([ratio, rank, picture, text])
+
+
+def harmonize_your_photo(model: HDNet) -> ipw.Widget:
+    """Upload a composite, upload its mask or draw it, harmonise, compare, save.
+
+    What goes wrong is said in a line below; nothing is overwritten.
+    """
+    photo = ipw.FileUpload(accept="image/*", description="1. photo")
+    mask = ipw.FileUpload(accept="image/*", description="2. mask")
+    tool = ipw.ToggleButtons(
+        options=["brush", "eraser", "polygon"], tooltips=["", "", "click the first corner to close"]
+    )
+    size = ipw.IntSlider(24, 2, 120, description="brush (px)")
+    undo, clear = ipw.Button(description="undo"), ipw.Button(description="clear")
+    run = ipw.Button(description="3. harmonise", button_style="primary")
+    name, save = ipw.Text("harmonised.png", description="file"), ipw.Button(description="4. save")
+    picture, compared, text = Picture(mode="brush", label="your photo: draw the foreground"), ipw.VBox(), ipw.HTML()
+    state: dict = {"photo": None, "result": None}
+    ipw.jslink((tool, "value"), (picture, "mode"))
+    ipw.jslink((size, "value"), (picture, "size"))
+
+    def uploaded(upload: ipw.FileUpload) -> Image.Image:
+        file = upload.value[0]
+        try:
+            return Image.open(io.BytesIO(file["content"]))
+        except Exception:  # of many types
+            raise ImageError(f"{file['name']} is not an image that Pillow can read.") from None
+
+    def say(message: str = "") -> None:
+        text.value = message
+
+    def open_photo(_: object) -> None:
+        compared.children, picture.shapes, state["photo"] = (), [], None
+        try:
+            state["photo"] = read_photo(uploaded(photo), photo.value[0]["name"])
+        except ImageError as error:
+            return say(str(error))
+        preview = state["photo"].copy()
+        preview.thumbnail((PREVIEW, PREVIEW))
+        picture.image = as_png(preview)
+        state["scale"] = state["photo"].width / preview.width
+        say("Now paint the pasted object, or upload its mask: white on the object, black elsewhere.")
+
+    def apply(_: object) -> None:
+        try:
+            if state["photo"] is None:
+                raise ImageError("Upload a photo first.")
+            if picture.shapes:
+                chosen = mask_of_shapes(picture.shapes, state["photo"].size, state["scale"])
+            elif mask.value:
+                chosen = read_mask(uploaded(mask), mask.value[0]["name"])
+            else:
+                raise ImageError("Paint the object, or upload its mask.")
+            state["result"] = harmonize(model, state["photo"], chosen)
+        except ImageError as error:
+            return say(str(error))
+        previews = [image.copy() for image in (state["photo"], state["result"])]
+        for preview in previews:
+            preview.thumbnail((PREVIEW, PREVIEW))
+        compared.children = (before_after(*previews),)
+        say("Harmonised. Move the line to compare.")
+
+    def write(_: object) -> None:
+        try:
+            if state["result"] is None:
+                raise ImageError("Harmonise first.")
+            if Path(name.value).exists():
+                raise ImageError(f"{name.value} exists already: choose another name.")
+            save_image(state["result"], name.value)
+        except ImageError as error:
+            return say(str(error))
+        say(f"Saved as {Path(name.value).resolve()}.")
+
+    photo.observe(open_photo, "value")
+    mask.observe(lambda _: say("Mask uploaded. What is painted comes before it."), "value")
+    undo.on_click(lambda _: setattr(picture, "shapes", picture.shapes[:-1]))
+    clear.on_click(lambda _: setattr(picture, "shapes", []))
+    run.on_click(apply)
+    save.on_click(write)
+    return ipw.VBox([
+        ipw.HBox([photo, mask]), ipw.HBox([tool, size, undo, clear]), picture, ipw.HBox([run, name, save]), text, compared
+    ])  # fmt: skip
