@@ -1,4 +1,4 @@
-"""Copy the exercises from their solutions, run the notebooks in place, and keep of their outputs what belongs into a file.
+"""Copy the exercises from their solutions, run the notebooks in place, and clean their outputs.
 
 python data_scripts/refresh_notebooks.py [notebooks/NAME.ipynb ...]
 """

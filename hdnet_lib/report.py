@@ -195,7 +195,18 @@ li { display: flex; gap: 1.5rem; align-items: center; padding: 1rem 0; border-to
 ul { list-style: none; padding: 0; }
 img { width: 20rem; max-height: 14rem; object-fit: contain; object-position: left; }
 h2 { margin: 0 0 .3rem; font-size: 1.15rem; } p { margin: 0; } .failed { color: #a4262c; }
+.metrics { display: flex; flex-wrap: wrap; gap: .3rem; margin-top: .5rem; font-size: .85rem; }
+.metrics span { background: #eef3f7; border-radius: .3rem; padding: .1rem .45rem; }
 """
+UNITS = {"db": " dB", "percent": " %", "gflop": " GFLOP"}
+"""Units of recorded results, by the last part of their names."""
+
+
+def in_words(name: str, value: float | int | str) -> str:
+    """A recorded result with its unit, such as "psnr: 34.8 dB" for psnr_db."""
+    name, _, last = name.rpartition("_") if name.rpartition("_")[2] in UNITS else (name, "", "")
+    number = f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{name.replace('_', ' ')}: {number}{UNITS.get(last, '')}"
 
 
 def write_index(folder: Path, entries: list[dict], profile: str) -> None:
@@ -207,9 +218,8 @@ def write_index(folder: Path, entries: list[dict], profile: str) -> None:
             if entry["failure"]
             else f"<p>ran in {entry['seconds']:.0f} s</p>"
         )
-        for key, value in entry["metrics"].items():
-            name = key.replace("_", " ")
-            state += f"<p>{html.escape(f'{name}: {value}')}</p>"
+        metrics = "".join(f"<span>{html.escape(in_words(*metric))}</span> " for metric in entry["metrics"].items())
+        state += f'<p class="metrics">{metrics}</p>'
         picture = f'<img src="{entry["thumbnail"]}" alt="first figure">' if entry["thumbnail"] else ""
         link = html.escape(entry["title"])
         if (folder / f"{entry['name']}.html").is_file():

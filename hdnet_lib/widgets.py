@@ -14,19 +14,25 @@ import traitlets
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from hdnet_lib.data.iharmony4 import Images, Triplet
+from hdnet_lib.data.iharmony4 import Images
+from hdnet_lib.evaluation import COMPOSITE, Method, Triplets
 from hdnet_lib.harmonize import harmonize
 from hdnet_lib.images import ImageError, read_mask, read_photo, save_image, to_tensor
 from hdnet_lib.local_dynamic import LocalDynamic
-from hdnet_lib.metrics import RATIO_BINS, ratio_bin, score
 from hdnet_lib.model import HDNet
 from hdnet_lib.plots import difference, plot_kernels, plot_neighbours, show_images
+from hdnet_lib.statistics import RATIO_NAMES, ratio_bins
 
 PREVIEW = 640
 """Longest side in pixels of a photo in :func:`harmonize_your_photo`."""
 SIMILARITIES = {"cosine": "paper", "dot product": "dot"}
 """What LD compares by, as :class:`~hdnet_lib.local_dynamic.LocalDynamic` calls it."""
 ANY_RATIO = "all"
+
+
+def still(**layout: str) -> ipw.Image:
+    """A place for an image that keeps its own size and proportions in a box."""
+    return ipw.Image(layout=ipw.Layout(align_self="flex-start", max_width="100%", **layout))
 
 
 class Picture(anywidget.AnyWidget):
@@ -62,6 +68,7 @@ def as_png(image: Image.Image | np.ndarray) -> bytes:
 def figure_png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file of exactly its size; closes the figure."""
     buffer = io.BytesIO()
+    figure.draw_without_rendering()  # the layout of axes of a fixed shape takes two rounds
     figure.canvas.print_png(buffer)  # savefig would cut the margins, and shift what is clicked
     plt.close(figure)
     return buffer.getvalue()
@@ -160,7 +167,7 @@ def browse_kernels(model: HDNet, images: Mapping[str, Images]) -> ipw.Widget:
     stages = [name for name, module in model.dynamics.items() if hasattr(module, "kernels")]
     name = ipw.Dropdown(options=list(images), description="image")
     stage = ipw.Dropdown(options=stages, description="MGD after", value=stages[-1])
-    composite, picture, text = ipw.Image(width=160), ipw.Image(), ipw.HTML()
+    composite, picture, text = still(width="160px"), still(), ipw.HTML()
 
     def show(_: object = None) -> None:
         one = images[name.value]
@@ -178,23 +185,24 @@ def browse_kernels(model: HDNet, images: Mapping[str, Images]) -> ipw.Widget:
     return ipw.VBox([ipw.HBox([name, stage]), ipw.HBox([composite, picture]), text])
 
 
-def browse_by_ratio(model: HDNet, table: pd.DataFrame, triplets: Sequence[Triplet]) -> ipw.Widget:
+def browse_by_ratio(table: pd.DataFrame, examples: Triplets, name: str, method: Method) -> ipw.Widget:
     """Evaluated composites by foreground ratio, the one with the highest fMSE first.
 
     Args:
-        model: harmonises what is shown, at the size of the photo.
-        table: scores of one method under one protocol, with the columns name, ratio and fmse.
-        triplets: those of the table, by their names.
+        table: of :func:`~hdnet_lib.evaluation.evaluate` under one protocol.
+        examples: what was evaluated.
+        name: of the method in the table.
+        method: the method, which harmonises what is shown.
     """
-    by_name = {triplet.name: triplet for triplet in triplets}
-    ordered = table.sort_values("fmse", ascending=False)
-    bins = [ANY_RATIO, *(ratio_bin(high) for _, high in RATIO_BINS)]
-    ratio = ipw.ToggleButtons(options=bins, description="foreground")
-    rank = ipw.IntSlider(1, 1, 1, description="worst first")
-    picture, text = ipw.Image(), ipw.HTML()
+    before = table[table.method == COMPOSITE].set_index("name")
+    ordered = table[table.method == name].sort_values("fmse", ascending=False)
+    bins = ratio_bins(ordered)
+    ratio = ipw.ToggleButtons(options=[ANY_RATIO, *RATIO_NAMES], description="foreground")
+    rank = ipw.IntSlider(1, 1, max(1, len(ordered)), description="worst first")
+    picture, text = still(), ipw.HTML()
 
-    def choose(_: object = None) -> pd.DataFrame:
-        return ordered if ratio.value == ANY_RATIO else ordered[ordered.ratio.map(ratio_bin) == ratio.value]
+    def choose() -> pd.DataFrame:
+        return ordered if ratio.value == ANY_RATIO else ordered[bins == ratio.value]
 
     def refill(_: object) -> None:
         rank.value, rank.max = 1, max(1, len(choose()))
@@ -206,21 +214,20 @@ def browse_by_ratio(model: HDNet, table: pd.DataFrame, triplets: Sequence[Triple
             picture.value, text.value = b"", "no composite of this size"
             return
         row = chosen.iloc[rank.value - 1]
-        images = by_name[row["name"]].read()
-        result = np.asarray(harmonize(model, images.composite, images.mask))
-        before, after = (score(image, images.real, images.mask) for image in (images.composite, result))
+        case = examples[examples.names.index(row["name"])]
+        output = np.rint(method([case])[0]).clip(0, 255).astype(np.uint8)
         figure = show_images(
-            [[images.composite, result, images.real, difference(result, images.real)]],
+            [[case.composite, output, case.real, difference(output, case.real)]],
             ["composite", "harmonised", "real", "|harmonised - real|"],
-            outline=[images.mask],
+            outline=[case.mask],
         )
         picture.value = figure_png(figure)
+        old = before.loc[row["name"]]
         text.value = (
-            f"{row['name']}, {images.ratio:.1%} foreground: in the table fMSE {row.fmse:.0f}; at full size fMSE "
-            f"{before.fmse:.0f} before and {after.fmse:.0f} after, PSNR {before.psnr:.1f} and {after.psnr:.1f} dB"
+            f"{row['name']}, {row.ratio:.1%} foreground: fMSE {old.fmse:.0f} before, {row.fmse:.0f} after; "
+            f"PSNR {old.psnr:.1f} dB before, {row.psnr:.1f} dB after"
         )
 
-    rank.max = max(1, len(ordered))
     ratio.observe(refill, "value")
     rank.observe(show, "value")
     show()
@@ -243,7 +250,7 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
     name, save = ipw.Text("harmonised.png", description="file"), ipw.Button(description="4. save")
     picture, compared, text = Picture(mode="brush", label="your photo: draw the foreground"), ipw.VBox(), ipw.HTML()
     state: dict = {"photo": None, "result": None}
-    ipw.jslink((tool, "value"), (picture, "mode"))
+    tool.observe(lambda change: setattr(picture, "mode", change["new"]), "value")
     ipw.jslink((size, "value"), (picture, "size"))
 
     def uploaded(upload: ipw.FileUpload) -> Image.Image:
@@ -266,7 +273,10 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
         preview.thumbnail((PREVIEW, PREVIEW))
         picture.image = as_png(preview)
         state["scale"] = state["photo"].width / preview.width
-        say("Now paint the pasted object, or upload its mask: white on the object, black elsewhere.")
+        say(
+            "Now paint the pasted object with the brush, or go around it with the polygon (a click on its first corner "
+            "closes it); or upload its mask, white on the object and black elsewhere."
+        )
 
     def apply(_: object) -> None:
         try:
@@ -304,6 +314,5 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
     clear.on_click(lambda _: setattr(picture, "shapes", []))
     run.on_click(apply)
     save.on_click(write)
-    return ipw.VBox([
-        ipw.HBox([photo, mask]), ipw.HBox([tool, size, undo, clear]), picture, ipw.HBox([run, name, save]), text, compared
-    ])  # fmt: skip
+    upload, draw, finish = ipw.HBox([photo, mask]), ipw.HBox([tool, size, undo, clear]), ipw.HBox([run, name, save])
+    return ipw.VBox([upload, draw, picture, finish, text, compared])
