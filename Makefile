@@ -10,10 +10,10 @@ RECIPES := $(wildcard hdnet_lib/data/*.py) hdnet_lib/rain.py hdnet_lib/images.py
 REPORT_OPTIONS := --profile $(PROFILE) $(if $(DATA),-p data_root "$(DATA)") $(if $(PARTIAL),-p partial True)
 
 .DEFAULT_GOAL := help
-.PHONY: help report test lint lab data notebooks figures clean
+.PHONY: help report test test-browser lint lab data notebooks figures clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 report: $(READY) $(MINI)  ## run every notebook and write reports/index.html
 	$(BIN)/python -m hdnet_lib.report $(REPORT_OPTIONS)
@@ -21,6 +21,9 @@ report: $(READY) $(MINI)  ## run every notebook and write reports/index.html
 test: lint $(MINI)  ## check style, run the tests, compare the notebooks' outputs
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval -p no:cacheprovider --nbval-current-env notebooks
+
+test-browser: $(READY) $(MINI)  ## drive the widgets and the report's pages in Chromium, which has to be installed
+	NEED_BROWSER=1 $(BIN)/python -m pytest tests/test_browser.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -31,8 +34,8 @@ lab: $(READY) $(MINI)  ## open the notebooks in JupyterLab
 
 data: $(MINI)  ## build the mini data set (data/mini)
 
-notebooks: $(READY) $(MINI)  ## run the notebooks in place and so refresh their committed outputs
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/[0-9]*.ipynb
+notebooks: $(READY) $(MINI)  ## copy the exercises from their solutions, run all notebooks, refresh their outputs
+	$(BIN)/python data_scripts/refresh_notebooks.py
 
 figures: $(READY) $(MINI)  ## draw the pictures of figures/ anew, those of the notebooks included
 	$(BIN)/python data_scripts/make_figures.py
