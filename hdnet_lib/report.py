@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = REPOSITORY / "notebooks"
 PATHS = ("data_root", "composite", "mask", "pool_table", "figures_dir", "scores")
 """Parameters that are paths."""
-MODELS = ("models", "mask_models", "swept", "model_name")
+MODELS = ("model", "models", "mask_models", "swept", "model_name", "star_name")
 """Parameters that hold names of models, or paths, separated by commas."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 """Kind of output that only a running kernel can show."""
@@ -159,8 +159,9 @@ def without_widget(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def thumbnail(executed: Path) -> str:
-    """The first picture of a notebook as a data address, or an empty string."""
-    for cell in nbformat.read(executed, 4).cells:
+    """The picture of the cell tagged "thumbnail", else the first one, as a data address; or an empty string."""
+    cells = nbformat.read(executed, 4).cells
+    for cell in sorted(cells, key=lambda cell: "thumbnail" not in cell.metadata.get("tags", [])):
         for output in cell.get("outputs", []):
             if picture := output.get("data", {}).get("image/png"):
                 return f"data:image/png;base64,{''.join(picture.split())}"
@@ -228,7 +229,8 @@ def write_index(folder: Path, entries: list[dict], profile: str) -> None:
     page = (
         "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>HDNet Lab report</title>"
         f"<style>{STYLE}</style></head><body><h1>HDNet Lab report</h1>"
-        f"<p>Profile: {html.escape(profile)}. {len(entries)} notebooks.</p><ul>{''.join(items)}</ul></body></html>"
+        f"<p>Profile: {html.escape(profile)}. {len(entries)} notebooks, run in "
+        f"{sum(entry['seconds'] for entry in entries):.0f} s.</p><ul>{''.join(items)}</ul></body></html>"
     )
     part = folder / ".index.html.part"
     part.write_text(page, encoding="utf-8")

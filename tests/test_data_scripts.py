@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import psutil
 import pytest
 from conftest import REPOSITORY
 from PIL import Image, ImageFilter
+from tqdm import tqdm
 
 from hdnet_lib.data import list_triplets
 from hdnet_lib.images import ImageError
@@ -260,6 +262,7 @@ def test_killed_at_twenty_moments_it_loses_nothing(small, tmp_path):
         if child == 0:
             os.setsid()
             os.close(2)
+            tqdm.set_lock(threading.RLock())  # a child that is killed with this process's lock would keep it for ever
             try:
                 prepare(small, out, size=128, workers=2)
             finally:

@@ -97,6 +97,7 @@ def test_only_volatile_cells_are_exempt_from_comparison():
         ("03_mask_aware_global_dynamic", 'methods = {"composite": BASELINES["composite"]}', 0),
         ("05_train", "folder = tempfile.TemporaryDirectory()", 0),
         ("05_train", "tiny = TrainingConfig(", 0),
+        ("05_train", "record(", 1),
         ("06_evaluate", "names = parse_models(models)", 0),
         ("07_k_sweep", "methods = load_methods(parse_models(models), device)", 0),
         ("07_k_sweep", "trained_k = load_model(swept).local_dynamic.k", 0),

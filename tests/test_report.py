@@ -39,7 +39,7 @@ def test_a_failing_notebook_is_named_and_the_others_still_run(folder, tmp_path, 
     assert "FAILED 01_bad, cell In [3], which begins '1 / 0': ZeroDivisionError: division by zero" in printed.err
     assert "2 of 3 notebooks ran" in printed.out
     index = (out / "index.html").read_text()
-    assert "Profile: ci, number = 7." in index
+    assert "Profile: ci, number = 7. 3 notebooks, run in " in index
     assert "00_good &lt;title&gt;" in index
     assert index.count("<li>") == 3
     assert index.count('class="failed"') == 1
@@ -77,6 +77,41 @@ def test_pages_ask_no_other_host(folder, tmp_path, monkeypatch):
         assert re.findall(r"""(?:src|data)=["']?https?:|url\(["']?https?:|@import|<link""", text) == []
 
 
+def test_the_landing_page_shows_results_with_units_and_the_picture_that_is_tagged(folder, tmp_path, monkeypatch):
+    (folder / "01_bad.ipynb").unlink()
+    record = "from hdnet_lib.recording import record; record(psnr_k1_db=34.5, sky_percent=22, composites=1200)"
+    plot = "import matplotlib.pyplot as plt; plt.figure(figsize=(1, 1)); plt.plot([number]); plt.show()"
+    notebook(folder / "02_after.ipynb", "import matplotlib.pyplot as plt; plt.plot([5, 1]); plt.show()", plot, record)
+    book = nbformat.read(folder / "02_after.ipynb", 4)
+    book.cells[3].metadata["tags"] = ["thumbnail"]
+    nbformat.write(book, folder / "02_after.ipynb")
+    assert run(monkeypatch, tmp_path / "reports") == 0
+    index = (tmp_path / "reports" / "index.html").read_text()
+    for shown in ("psnr k1: 34.5 dB", "sky: 22 %", "composites: 1,200"):
+        assert f"<span>{shown}</span>" in index
+    executed = nbformat.read(tmp_path / "reports" / "02_after.ipynb", 4)
+    assert "".join(executed.cells[3].outputs[0].data["image/png"].split()) in index
+    assert "".join(executed.cells[2].outputs[0].data["image/png"].split()) not in index
+
+
+def test_formulas_become_mathml_and_code_does_not():
+    text = report.with_mathml("with $x_1$ and $$\\frac{a}{b}$$ but `cost $5 or $6`\n```\n$HOME $PATH\n```")
+    assert text.count("<math") == 2
+    assert "<mfrac>" in text
+    assert "`cost $5 or $6`" in text
+    assert "$HOME $PATH" in text
+
+
+def test_a_widget_becomes_a_line_that_says_so(folder, tmp_path, monkeypatch):
+    for name in ("01_bad", "02_after"):
+        (folder / f"{name}.ipynb").unlink()
+    notebook(folder / "00_good.ipynb", "import ipywidgets; ipywidgets.IntSlider(description='speed')")
+    assert run(monkeypatch, tmp_path / "reports") == 0
+    page = (tmp_path / "reports" / "00_good.html").read_text()
+    assert "Here a widget works on the figure above, in a running notebook." in page
+    assert "IntSlider(" not in page.split("<body")[1].replace("ipywidgets.IntSlider(", "")
+
+
 def test_profiles(folder):
     known = report.known_parameters()
     assert report.profile_parameters("ci", known) == {"00_good": {}, "01_bad": {}, "02_after": {}}
@@ -106,3 +141,12 @@ def test_unknown_parameter_is_refused_before_anything_runs(folder, tmp_path, mon
 @pytest.mark.parametrize("profile", ["paper"])
 def test_shipped_profiles_fit_the_notebooks(profile):
     assert report.profile_parameters(profile, report.known_parameters())
+
+
+def test_every_parameter_that_takes_a_weights_file_is_known_as_one():
+    """Else a relative path would mean one from the folder of the notebooks."""
+    for path in sorted(report.NOTEBOOKS.glob("[0-9]*.ipynb")):
+        source = next(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
+        for line in source.splitlines():
+            if ".safetensors" in line and not line.startswith("output"):
+                assert line.split(" = ")[0] in report.MODELS
