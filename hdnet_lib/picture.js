@@ -13,6 +13,7 @@ function render({ model, el }) {
     const bytes = model.get(name);
     if (!bytes || bytes.byteLength === 0) {
       delete images[name];
+      if (name === "image") canvas.width = canvas.height = 0;
       return draw();
     }
     const address = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
@@ -88,6 +89,7 @@ function render({ model, el }) {
   }
 
   canvas.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
     const mode = model.get("mode");
     const point = at(event);
     if (mode === "click") {
@@ -121,15 +123,24 @@ function render({ model, el }) {
     if ((mode === "brush" || mode === "eraser") && drawing.length) finish();
   });
 
+  canvas.addEventListener("pointercancel", () => {
+    if (model.get("mode") !== "polygon") forget();
+  });
+
   const label = () => canvas.setAttribute("aria-label", model.get("label"));
-  model.on("change:image", () => load("image"));
+  const forget = () => {
+    drawing = [];
+    draw();
+  };
+  model.on("msg:custom", forget); // "undo" and "clear" of Python
+  model.on("change:image", () => {
+    drawing = [];
+    load("image");
+  });
   model.on("change:other", () => load("other"));
   model.on("change:split", draw);
   model.on("change:shapes", draw);
-  model.on("change:mode", () => {
-    drawing = [];
-    draw();
-  });
+  model.on("change:mode", forget);
   model.on("change:label", label);
   label();
   load("image");

@@ -46,8 +46,8 @@ def show_images(
     """A grid of images.
 
     Args:
-        rows: the same number of images in each row: colours (H, W, 3) uint8, masks (H, W) bool, or maps
-            (H, W) float in grey levels, which share one colour bar from 0 to 64.
+        rows: the same number of images in each row: colours (H, W, 3) uint8, greys (H, W) uint8, masks (H, W) bool,
+            or maps (H, W) float in grey levels, which share one colour bar from 0 to 64.
         titles: one for each column.
         captions: below each image; an empty string for none.
         outline: one mask (H, W) for each row, drawn as a yellow line on that row's first image.
@@ -68,7 +68,7 @@ def show_images(
             if image.dtype.kind == "f":
                 scale = axis.imshow(image, cmap="magma", vmin=0, vmax=64)
             else:
-                axis.imshow(image, cmap="gray")
+                axis.imshow(image, cmap="gray", vmin=0, vmax=1 if image.dtype == bool else 255)
             axis.set(xticks=[], yticks=[])
             sns.despine(ax=axis, left=True, bottom=True)
             if r == 0:

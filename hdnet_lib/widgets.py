@@ -1,5 +1,6 @@
 """Widgets of the notebooks. Each shows what a function of this library computes; none computes anything itself."""
 
+import html
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +16,14 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from hdnet_lib.data.iharmony4 import Images
+from hdnet_lib.errors import reason
 from hdnet_lib.evaluation import COMPOSITE, Method, Triplets
 from hdnet_lib.harmonize import harmonize
 from hdnet_lib.images import ImageError, read_mask, read_photo, save_image, to_tensor
 from hdnet_lib.local_dynamic import LocalDynamic
 from hdnet_lib.model import HDNet
 from hdnet_lib.plots import difference, plot_kernels, plot_neighbours, show_images
+from hdnet_lib.rain import resize_mask
 from hdnet_lib.statistics import RATIO_NAMES, ratio_bins
 
 PREVIEW = 640
@@ -74,18 +77,15 @@ def figure_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def mask_of_shapes(shapes: Sequence[Mapping], size: tuple[int, int], scale: float = 1.0) -> Image.Image:
-    """Fill what was drawn on a :class:`Picture`.
+def draw_shapes(shapes: Sequence[Mapping], start: Image.Image, scale: float = 1.0) -> Image.Image:
+    """A mask with what was drawn on a :class:`Picture`.
 
     Args:
         shapes: :attr:`Picture.shapes`.
-        size: (width, height) of the mask.
+        start: the mask before, greyscale, 255 inside; it stays as it is.
         scale: pixels of the mask for each pixel of the picture.
-
-    Returns:
-        Greyscale image, 255 inside.
     """
-    mask = Image.new("L", size)
+    mask = start.copy()
     pen = ImageDraw.Draw(mask)
     for shape in shapes:
         points = [(x * scale, y * scale) for x, y in shape["points"]]
@@ -107,11 +107,16 @@ def explore_neighbours(model: HDNet, photo: np.ndarray, mask: np.ndarray, k: int
         photo: (H, W, 3) uint8; sides are multiples of 8.
         mask: (H, W) bool.
         k: K at the start.
+
+    Raises:
+        ValueError: the object covers no position of the feature map.
     """
     tensor = to_tensor(mask)
     with torch.inference_mode():
         feature = model.inspect(to_tensor(photo) * 2 - 1, tensor)["features"]["bottleneck"]
     rows, columns = feature.shape[2:]
+    if not (resize_mask(tensor, feature) > 0.5).any():
+        raise ValueError(f"the object is too small: it fills none of the {rows} x {columns} positions of the features.")
     neighbours = ipw.IntSlider(k, 1, 9, description="K")
     kind = ipw.ToggleButtons(options=list(SIMILARITIES))
     picture = Picture(label="photo and similarity map: click on the foreground")
@@ -241,9 +246,7 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
     """
     photo = ipw.FileUpload(accept="image/*", description="1. photo")
     mask = ipw.FileUpload(accept="image/*", description="2. mask")
-    tool = ipw.ToggleButtons(
-        options=["brush", "eraser", "polygon"], tooltips=["", "", "click the first corner to close"]
-    )
+    tool = ipw.ToggleButtons(options=["brush", "eraser", "polygon"])
     size = ipw.IntSlider(24, 2, 120, description="brush (px)")
     undo, clear = ipw.Button(description="undo"), ipw.Button(description="clear")
     run = ipw.Button(description="3. harmonise", button_style="primary")
@@ -260,11 +263,15 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
         except Exception:  # of many types
             raise ImageError(f"{file['name']} is not an image that Pillow can read.") from None
 
-    def say(message: str = "") -> None:
-        text.value = message
+    def say(message: str) -> None:
+        text.value = html.escape(message)
 
-    def open_photo(_: object) -> None:
-        compared.children, picture.shapes, state["photo"] = (), [], None
+    def open_photo(change: Mapping) -> None:
+        if not change["new"]:
+            return
+        # Nothing of the last photo stays.
+        compared.children, picture.shapes, picture.image, mask.value = (), [], b"", ()
+        state["photo"] = state["result"] = None
         try:
             state["photo"] = read_photo(uploaded(photo), photo.value[0]["name"])
         except ImageError as error:
@@ -279,16 +286,16 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
         )
 
     def apply(_: object) -> None:
+        compared.children, state["result"] = (), None
         try:
             if state["photo"] is None:
                 raise ImageError("Upload a photo first.")
-            if picture.shapes:
-                chosen = mask_of_shapes(picture.shapes, state["photo"].size, state["scale"])
-            elif mask.value:
-                chosen = read_mask(uploaded(mask), mask.value[0]["name"])
-            else:
+            if not (picture.shapes or mask.value):
                 raise ImageError("Paint the object, or upload its mask.")
-            state["result"] = harmonize(model, state["photo"], chosen)
+            start = Image.new("L", state["photo"].size)
+            if mask.value:
+                start = Image.fromarray((read_mask(uploaded(mask), mask.value[0]["name"]) * 255).astype(np.uint8))
+            state["result"] = harmonize(model, state["photo"], draw_shapes(picture.shapes, start, state["scale"]))
         except ImageError as error:
             return say(str(error))
         previews = [image.copy() for image in (state["photo"], state["result"])]
@@ -306,12 +313,18 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
             save_image(state["result"], name.value)
         except ImageError as error:
             return say(str(error))
+        except OSError as error:
+            return say(f"{name.value} cannot be written: {reason(error)}.")
         say(f"Saved as {Path(name.value).resolve()}.")
 
+    def take_back(shapes: list) -> None:
+        picture.shapes = shapes
+        picture.send({})  # of the polygon's corners, too
+
     photo.observe(open_photo, "value")
-    mask.observe(lambda _: say("Mask uploaded. What is painted comes before it."), "value")
-    undo.on_click(lambda _: setattr(picture, "shapes", picture.shapes[:-1]))
-    clear.on_click(lambda _: setattr(picture, "shapes", []))
+    mask.observe(lambda change: change["new"] and say("Mask uploaded. What you paint is added to it."), "value")
+    undo.on_click(lambda _: take_back(picture.shapes[:-1]))
+    clear.on_click(lambda _: (take_back([]), setattr(mask, "value", ())))
     run.on_click(apply)
     save.on_click(write)
     upload, draw, finish = ipw.HBox([photo, mask]), ipw.HBox([tool, size, undo, clear]), ipw.HBox([run, name, save])

@@ -1,8 +1,13 @@
 """Exercises: their checks, and that exercise and solution are one text."""
 
+import ast
+import subprocess
+import sys
+
 import nbformat
 import pytest
 from conftest import REPOSITORY
+from nbclient import NotebookClient
 from refresh_notebooks import clean, exercises, with_exercises
 
 from hdnet_lib.exercises import BEGIN, END, blank, check
@@ -56,6 +61,57 @@ def test_solutions_are_right_and_open_exercises_have_no_answer(path):
         printed = "".join(o.get("text", "") for cell in cells if cell.cell_type == "code" for o in cell.outputs)
         for number in (1, 2, 3):
             assert f"Exercise {number}: {said}\n" in printed
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_solution_needs_no_name_that_its_notebook_lacks(path, tmp_path):
+    """Solutions may set up less than their notebooks: here each stands where the student writes it."""
+    notebook, solutions = nbformat.read(path, 4), nbformat.read(path.parent / "solutions" / path.name, 4)
+    cells = [cell for cell in solutions.cells if "exercise" in cell.metadata.get("tags", [])]
+    notebook.cells = [c for c in notebook.cells if "exercise" not in c.metadata.get("tags", [])] + cells
+    nbformat.write(notebook, tmp_path / path.name)
+    command = ["ruff", "check", "--isolated", "--select", "F821", "--output-format", "concise", str(tmp_path)]
+    found = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+
+
+SPOIL = """
+import numbers
+
+def made_wrong(answer):
+    if isinstance(answer, bool):
+        return not answer
+    if isinstance(answer, tuple | list):
+        return type(answer)(made_wrong(part) for part in answer)
+    return answer + 1 if isinstance(answer, numbers.Integral) else answer * 1.2 + 0.1
+"""
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_wrong_answer_is_not_right(path, tmp_path):
+    """Every answer is made wrong after it was given: no check may accept it."""
+    notebook = nbformat.read(path.parent / "solutions" / path.name, 4)
+    cells = [nbformat.v4.new_code_cell(SPOIL)]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cells.append(cell)
+            if BEGIN in cell.source:
+                cells.append(nbformat.v4.new_code_cell(wrong(cell.source)))
+    notebook.cells = cells
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(path.parent / "solutions")}}, timeout=None)
+    client.execute()
+    printed = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
+    for number in (1, 2, 3):
+        assert f"Exercise {number}: not yet." in printed.replace(f"Exercise {number}: no answer yet.", "")
+    assert ": right." not in printed
+
+
+def wrong(source):
+    """Code that spoils what a solution found: its last variable outside of a function, or what its function returns."""
+    *_, last = (part for part in ast.parse(source).body if isinstance(part, ast.Assign | ast.FunctionDef))
+    if isinstance(last, ast.FunctionDef):
+        return f"{last.name} = lambda *inputs, true={last.name}: made_wrong(true(*inputs))"
+    return f"{last.targets[0].id} = made_wrong({last.targets[0].id})"
 
 
 def test_widgets_and_times_do_not_stay_in_a_file():

@@ -68,3 +68,4 @@ def test_nbval_notices_a_planted_change_of_ld(tmp_path):
     by_hand = next(number for number, source in enumerate(code) if "by hand = LocalDynamic" in source)
     weights = next(number for number, source in enumerate(code) if '"equal weight"' in source)
     assert {by_hand, weights} <= failed
+    assert not {0, 1, 2} & failed  # the setup and the features are as they were
