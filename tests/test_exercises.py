@@ -76,14 +76,12 @@ def test_a_solution_needs_no_name_that_its_notebook_lacks(path, tmp_path):
 
 
 SPOIL = """
-import numbers
-
 def made_wrong(answer):
     if isinstance(answer, bool):
         return not answer
     if isinstance(answer, tuple | list):
         return type(answer)(made_wrong(part) for part in answer)
-    return answer + 1 if isinstance(answer, numbers.Integral) else answer * 1.2 + 0.1
+    return answer + 1 if isinstance(answer, int) else answer * 1.2 + 0.1
 """
 
 
