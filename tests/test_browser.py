@@ -107,7 +107,7 @@ def opened(browser, lab):
             page.wait_for_timeout(1000)
             if prompt.inner_text() != "[ ]:":
                 break
-        page.locator("canvas.hdnet-picture, .jp-OutputArea .widget-image").first.wait_for()
+        page.locator("canvas.hdnet-picture, .jp-OutputArea .widget-image").first.wait_for(state="attached")
         return page
 
     yield run
