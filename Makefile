@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MINI := data/mini/manifest.csv
 RECIPES := $(wildcard hdnet_lib/data/*.py) hdnet_lib/rain.py hdnet_lib/images.py
+# JupyterLab takes 10 MB in one message, and a photo that a student uploads is one.
+LARGE_PHOTOS := --ServerApp.tornado_settings='{"websocket_max_message_size": 104857600}'
 # One set of parameters for every notebook: make report PROFILE=paper DATA=/path/to/iHarmony4
 REPORT_OPTIONS := --profile $(PROFILE) $(if $(DATA),-p data_root "$(DATA)") $(if $(PARTIAL),-p partial True)
 
@@ -30,7 +32,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 
 lab: $(READY) $(MINI)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab $(LAB_OPTIONS) notebooks
+	$(BIN)/jupyter lab $(LARGE_PHOTOS) $(LAB_OPTIONS) notebooks
 
 data: $(MINI)  ## build the mini data set (data/mini)
 

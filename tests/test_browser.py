@@ -6,6 +6,8 @@ Runs where Chromium is installed (``make test-browser`` insists on it). Screensh
 import base64
 import io
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -62,6 +64,7 @@ def lab(tmp_path_factory):
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
         "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
+        *shlex.split(re.search(r"^LARGE_PHOTOS := (.+)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)[1]),
     ]  # fmt: skip
     news = folder / ".settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)
@@ -190,7 +193,7 @@ def test_before_and_after(opened):
     assert (pixels(canvas)[:, 5:250] == left[:, 5:250]).all()
 
 
-def test_your_photo(opened, lab, mini):
+def test_your_photo(opened, lab, mini, tmp_path):
     page = opened("own", "from hdnet_lib.widgets import harmonize_your_photo\nharmonize_your_photo(model)")
     _, folder = lab
     photo = next((mini / "Change" / "composite_images").glob("coffee_1_*"))
@@ -224,9 +227,14 @@ def test_your_photo(opened, lab, mini):
     changed = (result != before).any(axis=-1)
     assert changed[int(height * 0.15) : int(height * 0.55), int(width * 0.4) : int(width * 0.6)].mean() > 0.8
     assert not changed[:, : int(width * 0.33)].any()
-    # And with a mask from a file.
-    page.get_by_role("button", name="clear").click()
-    choose_file(page, "2. mask", next((mini / "Change" / "masks").glob("coffee_1*")))
+    # And a photo of more than JupyterLab's own 10 MB, with a mask from a file.
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.png")
+    Image.fromarray(np.pad(np.full((500, 500), 255, np.uint8), 750)).save(tmp_path / "mask.png")
+    assert (tmp_path / "large.png").stat().st_size > 11e6
+    choose_file(page, "1. photo", tmp_path / "large.png")
+    expect(said).to_contain_text("Now paint the pasted object")
+    choose_file(page, "2. mask", tmp_path / "mask.png")
     expect(said).to_contain_text("Mask uploaded")
     page.get_by_role("button", name="3. harmonise").click()
     expect(said).to_contain_text("Harmonised.")
