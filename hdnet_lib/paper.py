@@ -119,19 +119,6 @@ HDNet         |  41.56 |  13.24 |  102.53 | 0.9931 | 41.29 | 18.35 | 147.25 | 0.
 FIGURE_5_K = (1, 3, 5, 7, 9)
 """The K of Figure 5. Its values are printed nowhere; K = 1 is the model of Table 1."""
 
-LATER = _read(
-    """\
-DiffHarmony   |    - | 14.29 | 40.44 | 151.42
-DucoNet       |    - | 18.47 | 39.17 | 212.53
-PCT-Net ViT   | 4.81 | 18.84 | 39.29 | 237.49
-PCT-Net CNN   | 2.19 | 24.02 | 38.30 | 282.75
-""",
-    ("Average",),
-    ("mse", "psnr", "fmse"),
-)
-"""Results of later papers on iHarmony4, under their own protocols: DiffHarmony infers at 1024 px, PCT-Net ViT is scored
-at full resolution, DucoNet counts background errors."""
-
 SLIPS = (
     'Sizes are given in "MB" and mean millions of parameters. The 66.70 of iS2AM is really 2.19 (counted), and '
     "Harmonizer's 21.70 looks like the size of its file.",

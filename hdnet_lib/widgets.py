@@ -162,9 +162,9 @@ def explore_neighbours(model: HDNet, photo: np.ndarray, mask: np.ndarray, k: int
 def before_after(before: Image.Image | np.ndarray, after: Image.Image | np.ndarray) -> ipw.Widget:
     """Two images of one size behind a line that can be moved: ``before`` left of it, ``after`` right of it."""
     picture = Picture(image=as_png(before), other=as_png(after), mode="split", label="before and after")
-    slider = ipw.FloatSlider(0.5, min=0, max=1, step=0.01, readout=False, description="after | before")
+    slider = ipw.FloatSlider(0.5, min=0, max=1, step=0.01, readout=False, description="line")
     ipw.jslink((slider, "value"), (picture, "split"))
-    return ipw.VBox([picture, slider])
+    return ipw.VBox([picture, slider, ipw.Label("left of the line: before; right of it: after")])
 
 
 def browse_kernels(model: HDNet, images: Mapping[str, Images]) -> ipw.Widget:
