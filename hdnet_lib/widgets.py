@@ -117,7 +117,7 @@ def explore_neighbours(model: HDNet, photo: np.ndarray, mask: np.ndarray, k: int
     rows, columns = feature.shape[2:]
     if not (resize_mask(tensor, feature) > 0.5).any():
         raise ValueError(f"the object is too small: it fills none of the {rows} x {columns} positions of the features.")
-    neighbours = ipw.IntSlider(k, 1, 9, description="K")
+    neighbours = ipw.IntSlider(k, 1, max(k, 9), description="K")
     kind = ipw.ToggleButtons(options=list(SIMILARITIES))
     picture = Picture(label="photo and similarity map: click on the foreground")
     text = ipw.HTML()
@@ -145,7 +145,8 @@ def explore_neighbours(model: HDNet, photo: np.ndarray, mask: np.ndarray, k: int
         for box, inverse in state["axes"]:
             if box.contains(*at):
                 x, y = inverse.transform(at)
-                position = int(y * rows / mask.shape[0]) * columns + int(x * columns / mask.shape[1])
+                row = min(int(y * rows / mask.shape[0]), rows - 1)  # the box holds its far edges, too
+                position = row * columns + min(int(x * columns / mask.shape[1]), columns - 1)
                 if not state["inside"][position]:
                     text.value = "That is background: click inside the yellow line."
                     return
