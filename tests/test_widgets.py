@@ -81,8 +81,8 @@ def test_the_explorer_shows_what_ld_finds(images):
         matches = model.inspect(to_tensor(images.composite) * 2 - 1, to_tensor(images.mask))["matches"]
     inside = ~matches.background[0].view(8, 8)
     found = set()
-    for x in np.linspace(0, shape[1] / 2, 60):
-        for y in np.linspace(0, shape[0], 40):
+    for x in np.linspace(0, shape[1] / 2, 30):
+        for y in np.linspace(0, shape[0], 24):
             picture.clicked = [float(x), float(y)]
             if text(widget).startswith("row"):
                 found.add(tuple(int(part.split()[1]) for part in text(widget).split(";")[0].split(", ")))
