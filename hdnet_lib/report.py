@@ -25,6 +25,8 @@ PATHS = ("data_root", "composite", "mask", "pool_table", "figures_dir", "scores"
 """Parameters that are paths."""
 MODELS = ("model", "models", "mask_models", "swept", "model_name", "star_name")
 """Parameters that hold names of models, or paths, separated by commas."""
+STILLBORN = "Kernel died before replying"
+"""What Jupyter says of a kernel that never ran."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 """Kind of output that only a running kernel can show."""
 
@@ -97,8 +99,11 @@ def absolute_paths(parameters: dict) -> dict:
     return result
 
 
-def run_notebook(source: Path, executed: Path, parameters: dict) -> str | None:
-    """Run one notebook; returns None, or a sentence that names the failing cell. The result is kept either way."""
+def run_notebook(source: Path, executed: Path, parameters: dict, tries: int = 3) -> str | None:
+    """Run one notebook; returns None, or a sentence that names the failing cell. The result is kept either way.
+
+    A kernel that dies before its first word is started again: two that start at once may have chosen the same ports.
+    """
     executed.unlink(missing_ok=True)  # no leftover of an earlier run
     try:
         papermill.execute_notebook(
@@ -108,6 +113,8 @@ def run_notebook(source: Path, executed: Path, parameters: dict) -> str | None:
         first, why = error.source.strip().split("\n")[0], error.evalue.split("\n")[0]
         return f"cell In [{error.exec_count}], which begins {first!r}: {error.ename}: {why}"
     except Exception as error:  # the kernel died, or the notebook is damaged: the others still run
+        if STILLBORN in str(error) and tries > 1:
+            return run_notebook(source, executed, parameters, tries - 1)
         return f"{running_cell(executed)}{type(error).__name__}: {error}".splitlines()[0]
     return None
 

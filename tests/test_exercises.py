@@ -69,6 +69,8 @@ def test_a_solution_needs_no_name_that_its_notebook_lacks(path, tmp_path):
     notebook, solutions = nbformat.read(path, 4), nbformat.read(path.parent / "solutions" / path.name, 4)
     cells = [cell for cell in solutions.cells if "exercise" in cell.metadata.get("tags", [])]
     notebook.cells = [c for c in notebook.cells if "exercise" not in c.metadata.get("tags", [])] + cells
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"{number:02}"
     nbformat.write(notebook, tmp_path / path.name)
     command = ["ruff", "check", "--isolated", "--select", "F821", "--output-format", "concise", str(tmp_path)]
     found = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)

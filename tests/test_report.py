@@ -61,6 +61,21 @@ def test_a_damaged_notebook_and_a_dead_kernel_do_not_stop_the_others(folder, tmp
     assert 'href="02_after.html"' in index
 
 
+@pytest.mark.parametrize(("deaths", "failure"), [(2, None), (3, "RuntimeError: Kernel died before replying to it")])
+def test_a_kernel_that_never_ran_is_started_again(folder, tmp_path, monkeypatch, deaths, failure):
+    calls, true = [], report.papermill.execute_notebook
+
+    def dies(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) <= deaths:
+            raise RuntimeError("Kernel died before replying to it")
+        return true(*arguments, **options)
+
+    monkeypatch.setattr(report.papermill, "execute_notebook", dies)
+    assert report.run_notebook(folder / "00_good.ipynb", tmp_path / "run.ipynb", {}) == failure
+    assert len(calls) == 3
+
+
 def test_a_relative_data_root_means_one_from_here(folder, tmp_path, monkeypatch):
     notebook(folder / "00_good.ipynb", "print(data_root)", parameters="data_root = 'mini'")
     monkeypatch.chdir(tmp_path)
