@@ -7,6 +7,8 @@ import papermill
 import pytest
 from conftest import REPOSITORY
 
+from hdnet_lib.recording import parameter_names
+
 WIDGETS = ("before_after(", "harmonize_your_photo(", "explore_neighbours(", "browse_kernels(", "browse_by_ratio(")
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((REPOSITORY / "notebooks" / "solutions").glob("*.ipynb"))
@@ -44,8 +46,7 @@ def test_one_parameters_cell_of_scalars_comes_first(path):
 
 
 def test_papermill_sees_the_parameters(path):
-    assigned = {statement.targets[0].id for statement in ast.parse(code_cells(path)[0].source).body}
-    assert set(papermill.inspect_notebook(str(path))) == assigned
+    assert set(papermill.inspect_notebook(str(path))) == parameter_names(code_cells(path)[0].source)
 
 
 def test_notebooks_define_nothing(path):
