@@ -25,7 +25,7 @@ PATHS = ("data_root", "composite", "mask", "pool_table", "figures_dir", "scores"
 """Parameters that are paths."""
 MODELS = ("model", "models", "mask_models", "swept", "model_name", "star_name")
 """Parameters that hold names of models, or paths, separated by commas."""
-STILLBORN = "Kernel died before replying"
+STILLBORN = ("Kernel died before replying", "Kernel didn't respond in")
 """What Jupyter says of a kernel that never ran."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 """Kind of output that only a running kernel can show."""
@@ -113,7 +113,7 @@ def run_notebook(source: Path, executed: Path, parameters: dict, tries: int = 3)
         first, why = error.source.strip().split("\n")[0], error.evalue.split("\n")[0]
         return f"cell In [{error.exec_count}], which begins {first!r}: {error.ename}: {why}"
     except Exception as error:  # the kernel died, or the notebook is damaged: the others still run
-        if STILLBORN in str(error) and tries > 1:
+        if any(sign in str(error) for sign in STILLBORN) and tries > 1:
             return run_notebook(source, executed, parameters, tries - 1)
         return f"{running_cell(executed)}{type(error).__name__}: {error}".splitlines()[0]
     return None

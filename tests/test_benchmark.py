@@ -35,8 +35,8 @@ def test_a_line_holds_what_it_is_compared_with(tmp_path, capsys):
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells the peak of a process")
 def test_the_peak_is_that_of_the_measuring_process_alone():
-    """Not of this one, which holds a gigabyte meanwhile."""
-    ballast = np.ones(125_000_000)
+    """Not of this one, which holds three gigabytes meanwhile."""
+    ballast = np.ones(375_000_000)
     table = benchmark(["hdnet-nano"], [256], "cpu", 1)
     assert table.peak_gb[0] < ballast.nbytes / 1e9
     assert peak_of_process() > ballast.nbytes
