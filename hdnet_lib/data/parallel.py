@@ -1,9 +1,9 @@
 """Work on many files in several processes."""
 
+import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -31,7 +31,7 @@ def parallel(
                 yield function(job)
                 bar.update()
             return
-        with ProcessPoolExecutor(workers, initializer=_follow_the_parent, initargs=(os.getpid(),)) as executor:
+        with ProcessPoolExecutor(workers, _context(), _follow_the_parent) as executor:
             try:
                 for start in range(0, len(jobs), 64 * workers):
                     for result in executor.map(function, jobs[start : start + 64 * workers]):
@@ -46,13 +46,21 @@ def parallel(
                 executor.shutdown(cancel_futures=True)
 
 
-def _follow_the_parent(parent: int) -> None:
+def _context() -> multiprocessing.context.BaseContext:
+    """How workers start: not as forks of this process, whose threads may hold a lock that the fork would wait for."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # on Windows
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hdnet_lib"])  # PyTorch is imported once, not in each worker
+    return context
+
+
+def _follow_the_parent() -> None:
     """Leave interrupts to the parent process, and end when it is gone, however it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -90,7 +90,8 @@ def synthesize(
         per_mask: composites of each mask. A recipe that finds no plausible one leaves its place empty.
         seed: of everything random; the same seed gives the same pixels.
         test: share of the composites that go to the test list, or the names of the photos that do.
-        workers: processes; one for each processor by default.
+        workers: processes; one for each processor by default. A script that calls this with more than one needs
+            ``if __name__ == "__main__":``, since each process imports it.
 
     Returns:
         The table of ``composites.csv``.
