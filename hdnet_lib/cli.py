@@ -19,8 +19,17 @@ from hdnet_lib.harmonize import WORKING_SIZE, harmonize
 from hdnet_lib.images import FORMATS, check_output, save_image
 from hdnet_lib.metrics import PROTOCOLS
 from hdnet_lib.registry import PRECISIONS, list_models, list_pretrained, load_model
-from hdnet_lib.statistics import choose_protocol, compare, entry_name, fmse_bins, gains_by_group, ratio_bins, summarise
-from hdnet_lib.training import PRESETS, TrainingConfig, train
+from hdnet_lib.statistics import (
+    choose_protocol,
+    compare,
+    entry_name,
+    fmse_bins,
+    gains_by_group,
+    interval,
+    ratio_bins,
+    summarise,
+)
+from hdnet_lib.training import PRESETS, TrainingConfig, read_log, train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -217,8 +226,8 @@ def markdown(summary: pd.DataFrame) -> str:
     ]
     for method, row in summary.iterrows():
         lines.append(
-            f"| {method} | {row.psnr:.2f} [{row.psnr_low:.2f}, {row.psnr_high:.2f}] "
-            f"| {row.gain:+.2f} [{row.gain_low:+.2f}, {row.gain_high:+.2f}] | {row.worse:.0f} "
+            f"| {method} | {row.psnr:.2f}{interval(row.psnr_low, row.psnr_high, '{:.2f}'.format)} "
+            f"| {row.gain:+.2f}{interval(row.gain_low, row.gain_high, '{:+.2f}'.format)} | {row.worse:.0f} "
             f"| {row.mse:.1f} | {row.fmse:.1f} | {row.ssim:.4f} |"
         )
     return "\n".join(lines)
@@ -246,6 +255,10 @@ def _train(parsed: argparse.Namespace) -> None:
         given["stages"] = parse_stages(parsed.stages)
     if train(replace(PRESETS[parsed.preset], **given), parsed.output, parsed.minutes) is None:
         print(f"Stopped after {parsed.minutes:g} minutes; give the same command again to go on.")
+        return
+    log = read_log(parsed.output)
+    best = min(log, key=lambda row: row["validation_loss"])
+    print(f"{parsed.output}: all {log[-1]['step']} steps are made; the weights are those of step {best['step']}.")
 
 
 if __name__ == "__main__":  # for `accelerate launch -m hdnet_lib.cli train ...`

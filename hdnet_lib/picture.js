@@ -7,7 +7,7 @@ function render({ model, el }) {
   el.appendChild(canvas);
   const context = canvas.getContext("2d");
   const images = {};
-  let drawing = []; // points of the shape that is not finished
+  let drawing = []; // points of the stroke that is not finished; a polygon's are the model's corners
 
   function load(name) {
     const bytes = model.get(name);
@@ -64,14 +64,15 @@ function render({ model, el }) {
       context.fillRect(from - 1, 0, 2, height);
     }
     model.get("shapes").forEach((shape) => paint(shape, true));
-    const kind = model.get("mode");
-    if (drawing.length) paint({ kind, points: drawing, size: model.get("size") }, false);
+    const points = model.get("mode") === "polygon" ? model.get("corners") : drawing;
+    if (points.length) paint({ kind: model.get("mode"), points, size: model.get("size") }, false);
   }
 
-  function finish() {
-    const shape = { kind: model.get("mode"), points: drawing, size: model.get("size") };
+  function finish(points) {
+    const shape = { kind: model.get("mode"), points, size: model.get("size") };
     drawing = [];
     model.set("shapes", [...model.get("shapes"), shape]);
+    model.set("corners", []);
     model.save_changes();
     draw();
   }
@@ -99,10 +100,11 @@ function render({ model, el }) {
       canvas.setPointerCapture(event.pointerId);
       slide(event);
     } else if (mode === "polygon") {
-      const first = drawing[0];
-      if (drawing.length > 2 && Math.hypot(first[0] - point[0], first[1] - point[1]) < 10) return finish();
-      drawing.push(point);
-      draw();
+      const corners = model.get("corners");
+      const [x, y] = corners[0] ?? point;
+      if (corners.length > 2 && Math.hypot(x - point[0], y - point[1]) < 10) return finish(corners);
+      model.set("corners", [...corners, point]);
+      model.save_changes();
     } else if (mode === "brush" || mode === "eraser") {
       canvas.setPointerCapture(event.pointerId);
       drawing = [point];
@@ -120,19 +122,16 @@ function render({ model, el }) {
   });
   canvas.addEventListener("pointerup", () => {
     const mode = model.get("mode");
-    if ((mode === "brush" || mode === "eraser") && drawing.length) finish();
+    if ((mode === "brush" || mode === "eraser") && drawing.length) finish(drawing);
   });
 
-  canvas.addEventListener("pointercancel", () => {
-    if (model.get("mode") !== "polygon") forget();
-  });
-
-  const label = () => canvas.setAttribute("aria-label", model.get("label"));
   const forget = () => {
     drawing = [];
     draw();
   };
-  model.on("msg:custom", forget); // "undo" and "clear" of Python
+  canvas.addEventListener("pointercancel", forget);
+
+  const label = () => canvas.setAttribute("aria-label", model.get("label"));
   model.on("change:image", () => {
     drawing = [];
     load("image");
@@ -140,7 +139,12 @@ function render({ model, el }) {
   model.on("change:other", () => load("other"));
   model.on("change:split", draw);
   model.on("change:shapes", draw);
-  model.on("change:mode", forget);
+  model.on("change:corners", draw);
+  model.on("change:mode", () => {
+    model.set("corners", []);
+    model.save_changes();
+    forget();
+  });
   model.on("change:label", label);
   label();
   load("image");

@@ -5,7 +5,7 @@ independent, so resampling them one by one gives intervals that are too narrow. 
 are too narrow: look at the count beside them. A PSNR counts as 100 dB at most: a perfect result has no finite one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ def choose_protocol(table: pd.DataFrame, protocol: str) -> pd.DataFrame:
 def bootstrap(
     numerator: np.ndarray, denominator: np.ndarray, photos: Sequence, draws: int = 5000, seed: int = 0
 ) -> np.ndarray:
-    """Ratios of sums, (draws, M), over composites of resampled photos.
+    """Ratios of sums, (draws, M), over composites of resampled photos; NaN where there is one photo alone.
 
     Args:
         numerator, denominator: (N, M), a row for each composite. With a denominator of ones this gives means, with
@@ -50,6 +50,8 @@ def bootstrap(
         seed: of the draws.
     """
     codes, names = pd.factorize(np.asarray(photos))
+    if len(names) < 2:  # it would be drawn each time, and the interval would have no width
+        return np.full((draws, numerator.shape[1]), np.nan)
     sums = np.zeros((2, len(names), numerator.shape[1]))
     np.add.at(sums[0], codes, numerator)
     np.add.at(sums[1], codes, denominator)
@@ -161,12 +163,17 @@ def short(value: float) -> str:
     return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:#.3g}".rstrip(".")
 
 
+def interval(low: float, high: float, write: Callable[[float], str]) -> str:
+    """ " [low, high]", or nothing where there is none, since all composites are of one photo."""
+    return "" if np.isnan(low) else f" [{write(low)}, {write(high)}]"
+
+
 def in_words(table: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """What :func:`by_group` found, to read: counts, and each mean with its interval."""
     result = table[["composites", "photos"]].copy()
     for metric in metrics:
         result[TITLES[metric]] = [
-            f"{short(row[metric])} [{short(row[f'{metric}_low'])}, {short(row[f'{metric}_high'])}]"
+            f"{short(row[metric])}{interval(row[f'{metric}_low'], row[f'{metric}_high'], short)}"
             if row.composites else "no composites"
             for _, row in table.iterrows()
         ]  # fmt: skip

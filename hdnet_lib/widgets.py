@@ -22,7 +22,7 @@ from hdnet_lib.harmonize import harmonize
 from hdnet_lib.images import ImageError, read_mask, read_photo, save_image, to_tensor
 from hdnet_lib.local_dynamic import LocalDynamic
 from hdnet_lib.model import HDNet
-from hdnet_lib.plots import difference, plot_kernels, plot_neighbours, show_images
+from hdnet_lib.plots import OUTLINE, difference, plot_kernels, plot_neighbours, show_images
 from hdnet_lib.rain import resize_mask
 from hdnet_lib.statistics import RATIO_NAMES, ratio_bins
 
@@ -54,6 +54,8 @@ class Picture(anywidget.AnyWidget):
     """(x, y) of the last click."""
     shapes = traitlets.List().tag(sync=True)
     """What was drawn, in order: dicts of kind (the mode), points, and size (the brush's width)."""
+    corners = traitlets.List().tag(sync=True)
+    """(x, y) of the corners of a polygon that is not closed yet."""
     size = traitlets.Int(24).tag(sync=True)
     split = traitlets.Float(0.5).tag(sync=True)
     """From 0, all ``other``, to 1, all ``image``."""
@@ -247,13 +249,13 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
     """
     photo = ipw.FileUpload(accept="image/*", description="1. photo")
     mask = ipw.FileUpload(accept="image/*", description="2. mask")
-    tool = ipw.ToggleButtons(options=["brush", "eraser", "polygon"])
+    tool = ipw.ToggleButtons(options=["brush", "eraser", "polygon"], style={"button_width": "6em"})
     size = ipw.IntSlider(24, 2, 120, description="brush (px)")
     undo, clear = ipw.Button(description="undo"), ipw.Button(description="clear")
     run = ipw.Button(description="3. harmonise", button_style="primary")
     name, save = ipw.Text("harmonised.png", description="file"), ipw.Button(description="4. save")
     picture, compared, text = Picture(mode="brush", label="your photo: draw the foreground"), ipw.VBox(), ipw.HTML()
-    state: dict = {"photo": None, "result": None}
+    state: dict = {"photo": None, "mask": None, "result": None}
     tool.observe(lambda change: setattr(picture, "mode", change["new"]), "value")
     ipw.jslink((size, "value"), (picture, "size"))
 
@@ -271,31 +273,63 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
         if not change["new"]:
             return
         # Nothing of the last photo stays.
-        compared.children, picture.shapes, picture.image, mask.value = (), [], b"", ()
-        state["photo"] = state["result"] = None
+        state["photo"], picture.image, mask.value = None, b"", ()
+        take_back([])
         try:
             state["photo"] = read_photo(uploaded(photo), photo.value[0]["name"])
         except ImageError as error:
             return say(str(error))
-        preview = state["photo"].copy()
-        preview.thumbnail((PREVIEW, PREVIEW))
-        picture.image = as_png(preview)
-        state["scale"] = state["photo"].width / preview.width
+        show_mask(None)
         say(
             "Now paint the pasted object with the brush, or go around it with the polygon (a click on its first corner "
-            "closes it); or upload its mask, white on the object and black elsewhere."
+            "closes it); or upload its mask, white on the object and black elsewhere. The result depends on the border."
         )
 
+    def open_mask(change: Mapping) -> None:
+        if not change["new"]:
+            return show_mask(None)
+        try:
+            if state["photo"] is None:
+                raise ImageError("Upload the photo before its mask.")
+            opened = read_mask(uploaded(mask), mask.value[0]["name"])
+            (height, width), size = opened.shape, state["photo"].size
+            if (width, height) != size:
+                raise ImageError(f"The mask is {width}x{height} pixels, the photo {size[0]}x{size[1]}.")
+        except ImageError as error:
+            mask.value = ()
+            return say(str(error))
+        show_mask(Image.fromarray((opened * 255).astype(np.uint8)))
+        say("The uploaded mask is shown in yellow. What you paint is added to it.")
+
+    def show_mask(start: Image.Image | None) -> None:
+        """The photo, with an uploaded mask over it."""
+        state["mask"] = start
+        forget_result()
+        if state["photo"] is None:
+            return
+        preview = state["photo"].copy()
+        preview.thumbnail((PREVIEW, PREVIEW))
+        state["scale"] = state["photo"].width / preview.width
+        if start:
+            tint = Image.blend(preview.convert("RGB"), Image.new("RGB", preview.size, OUTLINE), 0.5)
+            preview.paste(tint, mask=start.resize(preview.size))
+        picture.image = as_png(preview)
+
+    def forget_result(_: object = None) -> None:
+        if state["result"]:
+            state["result"], compared.children = None, ()
+            say("The mask has changed: harmonise again.")
+
     def apply(_: object) -> None:
-        compared.children, state["result"] = (), None
+        forget_result()
         try:
             if state["photo"] is None:
                 raise ImageError("Upload a photo first.")
-            if not (picture.shapes or mask.value):
+            if picture.corners:
+                raise ImageError("The polygon is not closed: click on its first corner, or take it back with undo.")
+            if not (picture.shapes or state["mask"]):
                 raise ImageError("Paint the object, or upload its mask.")
-            start = Image.new("L", state["photo"].size)
-            if mask.value:
-                start = Image.fromarray((read_mask(uploaded(mask), mask.value[0]["name"]) * 255).astype(np.uint8))
+            start = state["mask"] or Image.new("L", state["photo"].size)
             state["result"] = harmonize(model, state["photo"], draw_shapes(picture.shapes, start, state["scale"]))
         except ImageError as error:
             return say(str(error))
@@ -318,13 +352,19 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
             return say(f"{name.value} cannot be written: {reason(error)}.")
         say(f"Saved as {Path(name.value).resolve()}.")
 
-    def take_back(shapes: list) -> None:
-        picture.shapes = shapes
-        picture.send({})  # of the polygon's corners, too
+    def take_back(shapes: list, corners: Sequence = ()) -> None:
+        picture.shapes, picture.corners = shapes, list(corners)
+
+    def undo_last(_: object) -> None:
+        if picture.corners:
+            take_back(picture.shapes, picture.corners[:-1])
+        else:
+            take_back(picture.shapes[:-1])
 
     photo.observe(open_photo, "value")
-    mask.observe(lambda change: change["new"] and say("Mask uploaded. What you paint is added to it."), "value")
-    undo.on_click(lambda _: take_back(picture.shapes[:-1]))
+    mask.observe(open_mask, "value")
+    picture.observe(forget_result, ["shapes"])
+    undo.on_click(undo_last)
     clear.on_click(lambda _: (take_back([]), setattr(mask, "value", ())))
     run.on_click(apply)
     save.on_click(write)

@@ -213,7 +213,13 @@ def test_your_photo(opened, lab, mini, tmp_path):
     page.get_by_role("button", name="polygon").click()
     page.wait_for_timeout(500)
     box = canvas.bounding_box()
-    for x, y in ((0.35, 0.1), (0.65, 0.1), (0.65, 0.6), (0.35, 0.6), (0.35, 0.1)):
+    for x, y in ((0.35, 0.1), (0.65, 0.1), (0.65, 0.6), (0.9, 0.9)):
+        canvas.click(position={"x": x * box["width"], "y": y * box["height"]})
+    page.get_by_role("button", name="3. harmonise").click()
+    expect(said).to_contain_text("The polygon is not closed")
+    shot(page, "own_open_polygon")
+    page.get_by_role("button", name="undo").click()  # the last corner alone
+    for x, y in ((0.35, 0.6), (0.35, 0.1)):
         canvas.click(position={"x": x * box["width"], "y": y * box["height"]})
     shot(page, "own_polygon")
     page.get_by_role("button", name="3. harmonise").click()
@@ -235,7 +241,8 @@ def test_your_photo(opened, lab, mini, tmp_path):
     choose_file(page, "1. photo", tmp_path / "large.png")
     expect(said).to_contain_text("Now paint the pasted object")
     choose_file(page, "2. mask", tmp_path / "mask.png")
-    expect(said).to_contain_text("Mask uploaded")
+    expect(said).to_contain_text("The uploaded mask is shown in yellow")
+    shot(page, "own_mask")
     page.get_by_role("button", name="3. harmonise").click()
     expect(said).to_contain_text("Harmonised.")
 

@@ -200,10 +200,15 @@ def test_your_photo_from_upload_to_file(images, tmp_path, monkeypatch):
     run.click()
     assert text(widget) == "Paint the object, or upload its mask."
     upload(named(widget, "2. mask"), "mask.png", as_png(Image.fromarray(images.mask)))
+    assert text(widget) == "The mask is 64x64 pixels, the photo 1280x1280."
+    assert named(widget, "2. mask").value == ()
+    picture.corners = [[200, 200], [400, 200]]
     run.click()
-    assert "1280" in text(widget)  # the sizes differ, and the sentence says which
+    assert text(widget).startswith("The polygon is not closed")
+    undo.click()
+    assert picture.corners == [[200, 200]]
+    picture.corners = []
 
-    clear.click()
     square = {"kind": "polygon", "points": [[200, 200], [400, 200], [400, 400], [200, 400]], "size": 24}
     picture.shapes = [square, {"kind": "brush", "points": [[10, 10]], "size": 24}]
     undo.click()
@@ -219,6 +224,13 @@ def test_your_photo_from_upload_to_file(images, tmp_path, monkeypatch):
     assert (np.asarray(Image.open("harmonised.png")) == np.asarray(harmonize(model, large, mask))).all()
     save.click()
     assert text(widget) == "harmonised.png exists already: choose another name."
+    picture.shapes = [square, {"kind": "brush", "points": [[10, 10]], "size": 24}]
+    assert text(widget) == "The mask has changed: harmonise again."
+    assert not find(widget, Picture, mode="split")
+    save.click()
+    assert text(widget) == "Harmonise first."
+    picture.shapes = [square]
+    run.click()
     named(widget, "file").value = "result.gif"
     save.click()
     assert "use a file name that ends with" in text(widget)
@@ -229,7 +241,11 @@ def test_your_photo_from_upload_to_file(images, tmp_path, monkeypatch):
     # The mask from a file, and an eraser's stroke in it.
     clear.click()
     assert (picture.shapes, named(widget, "2. mask").value) == ([], ())
+    plain = decoded(picture.image)
     upload(named(widget, "2. mask"), "mask.png", as_png(Image.fromarray(mask)))
+    shown = (decoded(picture.image) != plain).any(axis=-1)
+    assert shown[205:395, 205:395].mean() > 0.99  # half as large as the photo
+    assert not shown[:195].any()
     picture.shapes = [{"kind": "eraser", "points": [[300, 200], [300, 400]], "size": 100}]
     run.click()
     named(widget, "file").value = "erased.png"

@@ -43,5 +43,8 @@ def split_by_photo(photos: Sequence[str], strata: Sequence[str], test_share: flo
                 chosen.add(photo)
                 owed -= counts[photo]
     if not 0 < len(chosen) < len(counts):
-        raise ValueError(f"a test share of {test_share} leaves one side of {len(counts)} photos empty: choose another.")
+        raise ValueError(
+            f"a test share of {test_share} leaves one side of {len(counts)} photos empty: use more photos, or another "
+            "share (--test-share)."
+        )
     return np.array([photo in chosen for photo in photos])
