@@ -13,28 +13,31 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
-from hdnet_lib.exercises import blank
+from hdnet_lib.exercises import BEGIN, blank
 from hdnet_lib.files import replacing
-from hdnet_lib.report import NOTEBOOKS, WIDGET
+from hdnet_lib.report import NOTEBOOKS, QUIET, WIDGET
 
 SOLUTIONS = NOTEBOOKS / "solutions"
 
 
 def exercises(path: Path) -> list[nbformat.NotebookNode]:
-    """The cells of a file of solutions that are exercises, without the solutions and without outputs."""
+    """The cells of a file of solutions that are exercises, without solutions and outputs, checks folded away."""
     cells = [
         copy.deepcopy(cell) for cell in nbformat.read(path, 4).cells if "exercise" in cell.metadata.get("tags", [])
     ]
     for cell in cells:
-        cell.source = blank(cell.source)
         if cell.cell_type == "code":
+            if BEGIN not in cell.source:
+                cell.metadata["jupyter"] = {"source_hidden": True}
             cell.outputs, cell.execution_count = [], None
+        cell.source = blank(cell.source)
     return cells
 
 
 HEADING = """## Exercises
 
-Write your answer into the cell, run it, and run the check below it. The solutions are in `solutions/{name}`."""
+Write your answer into the cell, run it, and run the check below it. The check is folded away,
+since its code knows the answer; it runs all the same. The solutions are in `solutions/{name}`."""
 
 
 def with_exercises(notebook: nbformat.NotebookNode, solutions: Path) -> nbformat.NotebookNode:
@@ -62,7 +65,11 @@ def refresh(path: Path) -> None:
     if path != solutions and solutions.exists():
         with_exercises(notebook, solutions)
     client = NotebookClient(
-        notebook, resources={"metadata": {"path": str(path.parent)}}, store_widget_state=False, timeout=None
+        notebook,
+        resources={"metadata": {"path": str(path.parent)}},
+        store_widget_state=False,
+        timeout=None,
+        extra_arguments=[*QUIET],
     )
     client.execute()
     clean(notebook)

@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
                          "(<entry>-s<seed>)")  # fmt: skip
     command.set_defaults(run=_evaluate)
 
-    command = commands.add_parser("bench", help="time networks, beside the machine's own limit")
+    command = commands.add_parser("bench", help="time networks, beside the rate of a large matrix product")
     command.add_argument("--models", nargs="+", default=["hdnet-lite", "hdnet"], choices=list_models(), metavar="MODEL",
                          help="(%(default)s)")  # fmt: skip
     command.add_argument("--sizes", nargs="+", type=at_least(256), default=[256, 512, 1024], metavar="PIXELS",

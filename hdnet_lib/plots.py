@@ -392,7 +392,8 @@ def plot_neighbours(
             axes[0].plot(x[index], y[index], "o", color=COLORS[0], markeredgecolor="white", markersize=8)
     axes[0].plot(x[0], y[0], "D", color=COLORS[1], markeredgecolor="white", markersize=9)
     axes[0].set_title("the position (diamond) and its nearest neighbours")
-    axes[0].set_xlabel("weights: " + ", ".join(f"{weight:.2f}" for weight in weights if weight > 0))
+    hidden = f"; {weights.count(0)} more of weight 0" if 0 in weights else ""
+    axes[0].set_xlabel("weights: " + ", ".join(f"{weight:.2f}" for weight in weights if weight > 0) + hidden)
     values = matches.similarity[0, position].numpy().reshape(grid)
     outside = matches.background[0].numpy().reshape(grid)
     shown = axes[1].imshow(np.where(outside, values, np.nan), cmap="viridis", extent=(0, width, height, 0))

@@ -27,6 +27,8 @@ MODELS = ("model", "models", "mask_models", "swept", "model_name", "star_name")
 """Parameters that hold names of models, or paths, separated by commas."""
 STILLBORN = ("Kernel died before replying", "Kernel didn't respond in")
 """What Jupyter says of a kernel that never ran."""
+QUIET = ["--log-level=ERROR"]
+"""Kernels warn that others on this machine could listen to them, which is so of every Jupyter."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 """Kind of output that only a running kernel can show."""
 
@@ -107,7 +109,12 @@ def run_notebook(source: Path, executed: Path, parameters: dict, tries: int = 3)
     executed.unlink(missing_ok=True)  # no leftover of an earlier run
     try:
         papermill.execute_notebook(
-            str(source), str(executed), parameters, cwd=str(source.parent), store_widget_state=False
+            str(source),
+            str(executed),
+            parameters,
+            cwd=str(source.parent),
+            store_widget_state=False,
+            extra_arguments=[*QUIET],
         )
     except PapermillExecutionError as error:
         first, why = error.source.strip().split("\n")[0], error.evalue.split("\n")[0]
@@ -135,6 +142,8 @@ def to_html(executed: Path, page: Path) -> None:
         if cell.cell_type == "markdown":
             cell.source = with_mathml(cell.source)
         else:
+            if cell.metadata.get("jupyter", {}).get("source_hidden"):
+                cell.source = "# folded"
             cell.outputs = [without_widget(output) for output in cell.get("outputs", [])]
     exporter = HTMLExporter(template_name="lab", theme="light")
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(executed.parent), "name": executed.stem}})
