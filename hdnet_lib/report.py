@@ -170,7 +170,7 @@ def without_widget(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The output itself, or, in place of a widget, a line that says so: the figure before it stands for it."""
     if WIDGET not in output.get("data", {}):
         return output
-    note = "<p><em>Here a widget works on the figure above, in a running notebook.</em></p>"
+    note = "<p><em>In a running notebook a widget stands here.</em></p>"
     return nbformat.v4.new_output("display_data", {"text/html": note})
 
 

@@ -48,6 +48,9 @@ def test_exercises_are_their_solutions_without_the_answers(path):
     source = nbformat.read(solutions, 4)
     assert sum(BEGIN in cell.source for cell in source.cells) == 3
     assert not any(BEGIN in text or END in text for text in texts)
+    checks = [cell for cell in notebook.cells if "check(\n" in cell.source or cell.source.startswith("check(")]
+    assert len(checks) == 3
+    assert all(cell.metadata["jupyter"]["source_hidden"] for cell in checks)  # they hold the answers
     headings = [cell.source.split("\n")[0] for cell in exercises(solutions) if cell.cell_type == "markdown"]
     assert headings == [f"### Exercise {n}: {kind}" for n, kind in enumerate(("predict", "change", "build"), start=1)]
     assert sum("<summary>Hint</summary>" in cell.source for cell in exercises(solutions)) == 3

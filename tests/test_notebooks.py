@@ -7,6 +7,7 @@ import papermill
 import pytest
 from conftest import REPOSITORY
 
+from hdnet_lib.data.pool import PhotoPool
 from hdnet_lib.recording import parameter_names
 
 WIDGETS = ("before_after(", "harmonize_your_photo(", "explore_neighbours(", "browse_kernels(", "browse_by_ratio(")
@@ -34,6 +35,15 @@ def test_every_cell_was_run_in_order_without_error(path):
     outputs = [output for cell in code_cells(path) for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output for output in outputs if output.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("01_composites_and_data", "numbers"), ("05_train", "picks")])
+def test_no_picture_of_the_photo_without_a_licence_is_committed(name, parameter, mini):
+    path = REPOSITORY / "notebooks" / f"{name}.ipynb"
+    shown = papermill.inspect_notebook(str(path))[parameter]["default"].strip('"')
+    photos = PhotoPool(mini / "pool.csv", "train", 32).photos([int(number) for number in shown.split()], 0)
+    assert photos
+    assert not [photo for photo in photos if "motorcycle" in photo]
 
 
 def test_one_parameters_cell_of_scalars_comes_first(path):

@@ -125,7 +125,7 @@ def test_a_widget_becomes_a_line_that_says_so(folder, tmp_path, monkeypatch):
     notebook(folder / "00_good.ipynb", "import ipywidgets; ipywidgets.IntSlider(description='speed')")
     assert run(monkeypatch, tmp_path / "reports") == 0
     page = (tmp_path / "reports" / "00_good.html").read_text()
-    assert "Here a widget works on the figure above, in a running notebook." in page
+    assert "In a running notebook a widget stands here." in page
 
 
 def test_profiles(folder):
