@@ -4,12 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hdnet_lib.cli import markdown
+from hdnet_lib.plots import plot_by_ratio
 from hdnet_lib.statistics import (
     by_group,
     choose_protocol,
     compare,
     fmse_bins,
     gains_by_group,
+    in_words,
     mean_interval,
     permutation_test,
     ratio_bins,
@@ -57,6 +60,24 @@ def test_intervals_resample_photos_and_cover_the_truth():
         naive += low < 0 < high
     assert covered >= 175
     assert naive < 150
+
+
+def test_one_photo_alone_gives_no_interval(scores):
+    one = scores[scores.photo == "a"]
+    gained = summarise(one, "before").loc["after"]
+    assert np.isnan(gained[["psnr_low", "psnr_high", "gain_low", "gain_high"]].astype(float)).all()
+    assert "| after | 31.50 | +1.00 | 1 |" in markdown(summarise(one, "before"))
+    assert "| after | 29.75 [20.00, " in markdown(summarise(scores, "before"))
+    words = in_words(by_group(scores, ratio_bins(scores)), ["psnr"])
+    assert words.loc[("after", "15-100 %"), "PSNR"] == "36.0"  # of photo b alone
+    assert words.loc[("after", "Average"), "PSNR"].startswith("29.8 [")
+    assert np.isfinite(plot_by_ratio_axes(scores))
+
+
+def plot_by_ratio_axes(scores):
+    """Upper end of the figure's axis: bins without an interval are drawn, too."""
+    axis = plot_by_ratio(by_group(scores, ratio_bins(scores)), smooth_by_ratio(scores, "psnr"), "psnr").axes[0]
+    return axis.get_ylim()[1]
 
 
 def test_an_interval_may_have_photos_of_different_weight():

@@ -425,7 +425,9 @@ def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_command_line(table, tmp_path):
+def test_command_line(table, tmp_path, capsys):
     arguments = ["train", str(table), "-o", str(tmp_path / "w.safetensors"), "--model", "hdnet-nano"]
-    assert main([*arguments, "--stages", "16:8,32:4", "--batch-size", "4"]) == 0
+    for _ in range(2):  # the second time there is nothing left to do, and it says so
+        assert main([*arguments, "--stages", "16:8,32:4", "--batch-size", "4"]) == 0
+        assert "w.safetensors: all 3 steps are made; the weights are those of step 3." in capsys.readouterr().out
     assert (tmp_path / "w.safetensors").is_file()
