@@ -9,21 +9,22 @@ import json
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from hdnet_lib.data.iharmony4 import Triplet, list_triplets
+from hdnet_lib.data.parallel import ahead
 from hdnet_lib.data.pool import PhotoPool
 from hdnet_lib.data.recipes import match_histograms, reinhard, xiao
 from hdnet_lib.errors import reason
@@ -237,12 +238,8 @@ def _transfer(recipe: Callable[..., Tensor], examples: Sequence[Example]) -> lis
     return [result[0].permute(1, 2, 0).numpy() * 255 for result in results]
 
 
-def _as_it_is(examples: Sequence[Example]) -> list[np.ndarray]:
-    return [example.composite for example in examples]
-
-
 BASELINES: dict[str, Method] = {
-    COMPOSITE: _as_it_is,
+    COMPOSITE: lambda examples: [example.composite for example in examples],
     "reinhard": partial(_transfer, reinhard),
     "xiao": partial(_transfer, xiao),
     "histogram": partial(_transfer, match_histograms),
@@ -335,19 +332,6 @@ def load_methods(models: Iterable[str], device: str = "auto", precision: str = "
 
 COLUMNS = ["name", "subset", "photo", "ratio", "method", "protocol", *Scores._fields, "seconds"]
 """Of a table of scores."""
-
-Job, Result = TypeVar("Job"), TypeVar("Result")
-
-
-def ahead(executor: Executor, function: Callable[[Job], Result], jobs: Iterable[Job], most: int) -> Iterator[Result]:
-    """``map`` in order, with at most ``most`` jobs under way."""
-    waiting = deque()
-    for job in jobs:
-        waiting.append(executor.submit(function, job))
-        if len(waiting) >= most:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def score_methods(
@@ -486,7 +470,7 @@ def evaluate(
             if scores is None:
                 images = Path(images) if images else None
                 scores = score_methods(
-                    _Slice(examples, range(start, stop)), methods, protocols, batch_size, images, bar
+                    Subset(examples, range(start, stop)), methods, protocols, batch_size, images, bar
                 )
                 if parts:
                     parts.write(start, scores)
@@ -496,17 +480,6 @@ def evaluate(
     if parts:
         parts.finish(starts)
     return pd.concat(tables, ignore_index=True)
-
-
-class _Slice(Sequence[Example]):
-    def __init__(self, examples: Sequence[Example], indices: range) -> None:
-        self.examples, self.indices = examples, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[self.indices[index]]
 
 
 def _parse_shard(shard: str) -> tuple[int, int]:

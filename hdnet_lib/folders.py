@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from hdnet_lib.evaluation import ahead
+from hdnet_lib.data.parallel import ahead
 from hdnet_lib.export import OnnxModel
 from hdnet_lib.harmonize import WORKING_SIZE, harmonize
 from hdnet_lib.images import FORMATS, ImageError, save_image

@@ -2,7 +2,7 @@
 
 Source: Chen et al., "Hierarchical Dynamic Image Harmonization", ACM MM 2023. Every table is indexed by model. MSE and
 fMSE are in squared grey levels, PSNR in dB, ``parameters`` in millions (the paper prints "MB" for that, see
-:data:`SLIPS`), times in seconds. The paper's own models score with its protocol ("hdnet" in
+notebook 09), times in seconds. The paper's own models score with its protocol ("hdnet" in
 :data:`~hdnet_lib.metrics.PROTOCOLS`); most other rows are copied from papers with other conventions.
 """
 
@@ -114,25 +114,10 @@ HDNet         |  41.56 |  13.24 |  102.53 | 0.9931 | 41.29 | 18.35 | 147.25 | 0.
     ("1024 x 1024", "2048 x 2048"),
     ("psnr", "mse", "fmse", "ssim"),
 )
-"""HAdobe5k at high resolution. PSNR and MSE of the composite stand here the right way round, see :data:`SLIPS`."""
+"""HAdobe5k at high resolution. PSNR and MSE of the composite stand here the right way round, see notebook 09."""
 
 FIGURE_5_K = (1, 3, 5, 7, 9)
 """The K of Figure 5. Its values are printed nowhere; K = 1 is the model of Table 1."""
-
-SLIPS = (
-    'Sizes are given in "MB" and mean millions of parameters. The 66.70 of iS2AM is really 2.19 (counted), and '
-    "Harmonizer's 21.70 looks like the size of its file.",
-    "Table 5 prints PSNR and MSE of the composite in each other's column.",
-    "S2AM has an MSE of 59.67 in Table 1 and of 48.00 in Table 2.",
-    "The text says that removing LD costs 0.23 dB; Table 3 gives 0.33.",
-    "The text says that the MSE is 0.35 below LEMaRT's; Table 1 gives 0.25, and LEMaRT is ahead on HFlickr and HCOCO.",
-    "Some averages are not those of the columns beside them, weighted by the numbers of images: HDNet's bins in Table "
-    "2 give an MSE and an fMSE 1 % below the printed ones, S2CRNet's an MSE 8 % below.",
-    "Eq. 1 lacks the square and the three colours that the released code has.",
-    "Section 4.1 says that iHarmony4's foregrounds are made by a GAN; they are made by colour transfer, retouches and "
-    "other capture times.",
-)
-"""Where the paper contradicts itself, its code or its sources."""
 
 NAMES = {"composite": "Composite", "hdnet": "HDNet", "hdnet-lite": "HDNet-lite"}
 """What the tables call our methods."""

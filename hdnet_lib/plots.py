@@ -139,26 +139,17 @@ def plot_shifts(tables: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def plot_training(logs: dict[str, pd.DataFrame], composite: tuple[float, float] | None = None) -> Figure:
+def plot_training(log: pd.DataFrame, composite: tuple[float, float] | None = None) -> Figure:
     """Curves of training: loss on the left, PSNR of the validation composites on the right.
 
     Args:
-        logs: name -> what :func:`~hdnet_lib.training.train` wrote as CSV; at most four. One log shows its loss in
-            training, too.
+        log: what :func:`~hdnet_lib.training.train` wrote as CSV.
         composite: loss and PSNR of the validation composites as they are: what a network has to beat.
-
-    Raises:
-        ValueError: there are more than four logs.
     """
-    if len(logs) > 4:
-        raise ValueError(f"at most four logs can be told apart in one figure, not {len(logs)}.")
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.6))
-    for (name, log), color, style in zip(logs.items(), COLORS, STYLES, strict=False):
-        one = len(logs) == 1
-        axes[0].plot(log.step, log.validation_loss, style, color=color, label="validation" if one else name)
-        axes[1].plot(log.step, log.validation_psnr, style, color=color, label=name)
-        if one:
-            axes[0].plot(log.step, log.loss, ":", color=COLORS[1], label="training")
+    axes[0].plot(log.step, log.validation_loss, color=COLORS[0], label="validation")
+    axes[1].plot(log.step, log.validation_psnr, color=COLORS[0])
+    axes[0].plot(log.step, log.loss, ":", color=COLORS[1], label="training")
     for axis, value in zip(axes, composite or (), strict=False):
         axis.axhline(value, color="black", linestyle="--", linewidth=1, label="composite as it is")
     axes[0].set(xlabel="step", ylabel="loss (Eq. 1)", ylim=(0, None), title="Loss")
@@ -250,29 +241,26 @@ def plot_intervals(panels: Mapping[str, pd.DataFrame], title: str, line: float |
     return figure
 
 
-def plot_k_sweep(sweeps: Mapping[str, pd.DataFrame], metrics: Sequence[str] = ("psnr", "fmse")) -> Figure:
-    """Metrics against K, as in Figure 5, one panel a metric.
+def plot_k_sweep(table: pd.DataFrame, label: str) -> Figure:
+    """PSNR and fMSE against K, as in Figure 5.
 
     Args:
-        sweeps: label of a line -> table with the index K and for each metric the columns <metric> (mean over seeds) and
-            <metric>_spread (their standard deviation; NaN for one seed). At most six.
-        metrics: the panels.
+        table: :func:`~hdnet_lib.statistics.seed_means` by K; its spreads are the bars.
+        label: of the line.
     """
-    figure, axes = plt.subplots(1, len(metrics), figsize=(5 * len(metrics), 3.6), squeeze=False)
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        for index, ((label, table), color, style) in enumerate(zip(sweeps.items(), COLORS, STYLES, strict=False)):
-            axis.errorbar(
-                table.index + 0.12 * index, table[metric], table[f"{metric}_spread"], linestyle=style, marker="o",
-                color=color, capsize=4, label=label
-            )  # fmt: skip
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+    for axis, metric in zip(axes, ("psnr", "fmse"), strict=True):
+        axis.errorbar(
+            table.index, table[metric], table[f"{metric}_spread"], marker="o", color=COLORS[0], capsize=4, label=label
+        )
         axis.set(xlabel="K, the number of neighbours", ylabel=LABELS[metric], title=f"{LABELS[metric]} against K")
         # No difference must not look like one: the axis spans 0.5 % of its values at least.
         low, high = axis.get_ylim()
         slack = max(0, 0.005 * high - (high - low)) / 2
         axis.set_ylim(low - slack, high + slack)
         axis.ticklabel_format(axis="y", useOffset=False)
-        axis.set_xticks(sorted(set().union(*(table.index for table in sweeps.values()))))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        axis.set_xticks(table.index)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center")
     return figure
 
 
@@ -334,7 +322,7 @@ def plot_masks(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_scaling(table: pd.DataFrame, here: pd.DataFrame | None = None) -> Figure:
+def plot_scaling(table: pd.DataFrame, here: pd.DataFrame) -> Figure:
     """Time and memory of networks against the side of the image, with the floor of the arithmetic.
 
     Args:
@@ -345,14 +333,12 @@ def plot_scaling(table: pd.DataFrame, here: pd.DataFrame | None = None) -> Figur
     for (model, line), color, style in zip(table.groupby("model", sort=False), COLORS, STYLES, strict=False):
         for axis, column in zip(axes, ("seconds", "peak_gb"), strict=True):
             axis.plot(line["size"], line[column], marker="o", color=color, linestyle=style, label=model)
-            if here is not None:
-                part = here[here.model == model]
-                axis.plot(part["size"], part[column], "x", color=color, markersize=9, markeredgewidth=2)
+            part = here[here.model == model]
+            axis.plot(part["size"], part[column], "x", color=color, markersize=9, markeredgewidth=2)
         axes[0].plot(line["size"], line.floor_seconds, color=color, linestyle=style, linewidth=1, alpha=0.6)
     grey = "0.4"
     axes[0].plot([], [], color=grey, linewidth=1, label="floor (thin)")
-    if here is not None:
-        axes[0].plot([], [], "x", color=grey, markersize=9, markeredgewidth=2, label="measured here")
+    axes[0].plot([], [], "x", color=grey, markersize=9, markeredgewidth=2, label="measured here")
     sizes = sorted(table["size"].unique())
     for axis, label in zip(axes, ("time of one image (s)", "peak of memory (GB)"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel="side of the image (pixels)", ylabel=label)

@@ -28,7 +28,7 @@ def test_averages_are_those_of_the_subsets():
 
 
 def test_averages_are_those_of_the_foreground_ratios():
-    """But for what SLIPS says."""
+    """But for the slips that notebook 09 lists."""
     groups, counts = ("0-5 %", "5-15 %", "15-100 %"), [3831, 1955, 1618]
     assert off(paper.TABLE_2, "mse", groups, counts) == {"Intrinsic", "S2CRNet-SN", "S2CRNet-VGG", "HDNet"}
     assert off(paper.TABLE_2, "fmse", groups, counts) == {"S2CRNet-SN", "S2CRNet-VGG", "HDNet"}

@@ -62,7 +62,7 @@ def test_a_composite_depends_on_its_number_and_the_seed_alone(table):
 def test_a_pool_on_disk_gives_the_same_composites(table):
     """Also when it starts in the middle, as a run that goes on does, and stops in the middle."""
     resident, streaming = (PhotoPool(table, "train", 32, resident=choice) for choice in (True, False))
-    assert streaming._resident is None
+    assert not streaming.resident
     batches = [list(pool.batches(GROUPS, seed=1)) for pool in (resident, streaming)]
     assert [len(batch.mask) for batch in batches[0]] == [4] * 9 + [1]
     assert all(equal(one, two) for one, two in zip(*batches, strict=True))
@@ -73,9 +73,9 @@ def test_a_pool_on_disk_gives_the_same_composites(table):
 
 
 def test_where_a_pool_is_kept_follows_from_its_size(table, monkeypatch):
-    assert PhotoPool(table, "train", 32)._resident is not None
+    assert PhotoPool(table, "train", 32).resident
     monkeypatch.setattr(pool_module, "RESIDENT_LIMIT", 1000)
-    assert PhotoPool(table, "train", 32)._resident is None
+    assert not PhotoPool(table, "train", 32).resident
 
 
 def test_a_file_damaged_while_streaming_gets_a_sentence(table):

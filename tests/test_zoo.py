@@ -144,10 +144,10 @@ def test_a_packed_pool_is_the_same_pool(table, tmp_path):
         pools = [PhotoPool(path, name, 32) for path in (table, tmp_path / "unpacked" / "pool.csv")]
         one, two = ([photo.name for photo, _ in pool._pairs] for pool in pools)
         assert one == two
-        photos = [pool._resident[0].float() for pool in pools]
+        photos = [pool.resident[0].float() for pool in pools]
         assert (photos[0] - photos[1]).abs().mean() < 8  # JPEG of noise
         drawn = slice(1, None) if name == "train" else slice(None)  # the first has a mask made from its pixels
-        masks = [pool._resident[1][drawn].numpy().astype(int) for pool in pools]
+        masks = [pool.resident[1][drawn].numpy().astype(int) for pool in pools]
         assert np.abs(masks[0] - masks[1]).mean() < 2
 
 

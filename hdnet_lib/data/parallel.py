@@ -1,11 +1,12 @@
-"""Work on many files in several processes."""
+"""Work on many files, in several processes or threads."""
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -44,6 +45,17 @@ def parallel(
                 ) from None
             finally:
                 executor.shutdown(cancel_futures=True)
+
+
+def ahead(executor: Executor, function: Callable[[Job], Result], jobs: Iterable[Job], most: int) -> Iterator[Result]:
+    """``map`` in order, with at most ``most`` jobs under way."""
+    waiting = deque()
+    for job in jobs:
+        waiting.append(executor.submit(function, job))
+        if len(waiting) >= most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _context() -> multiprocessing.context.BaseContext:

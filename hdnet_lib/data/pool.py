@@ -1,11 +1,12 @@
 """What training reads: a pool of photos and masks, composites made on the fly, or the triplets of a data set."""
 
 import csv
+import os
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice, tee
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from hdnet_lib.data.iharmony4 import list_triplets
 from hdnet_lib.data.masks import kind, make_mask
+from hdnet_lib.data.parallel import ahead
 from hdnet_lib.data.plausibility import LIMITS, measure, plausible
 from hdnet_lib.data.recipes import DRAWS, RECIPES, recolour
 from hdnet_lib.errors import reason
@@ -32,6 +34,8 @@ MIX = {"reinhard": 0.25, "xiao": 0.15, "histogram": 0.15, "photometric": 0.2, "c
 """Share of each recipe in training. ``idt`` has none: it costs about three times as much as the slowest other."""
 CANDIDATES = 16
 """So many masks are drawn as reference, and the one most like the foreground in size and place is taken."""
+READ_AHEAD = 128
+"""Images that are being read or wait for their batch, where a pool does not stay in memory."""
 # A network that never sees a good composite learns to change every one, so nearly unchanged ones stay in.
 _TRAINING_LIMITS = LIMITS._replace(change=(0.0, LIMITS.change[1]))
 
@@ -70,6 +74,10 @@ class _Drawn(NamedTuple):
 class Pool:
     """Numbered composites, squeezed to a square of ``size``, from images that are kept as uint8 or read anew.
 
+    A kind of pool has ``__len__``; ``_plan(samples, seed)``, which draws everything for a batch, and whose ``index``
+    says which images it needs; ``_read(index)``, the uint8 images with that index; and ``_compose(plan, *images)``,
+    which makes the batch from them.
+
     Args:
         part: "train" or "validation".
         size: side of the images in pixels.
@@ -81,15 +89,8 @@ class Pool:
         if part not in ("train", "validation"):
             raise ValueError(f"part must be train or validation, not {part!r}.")
         self.size, self.device, self._description = size, torch.device(device), f"{part} {things}"
-        self._resident: tuple[Tensor, ...] | None = None
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    @property
-    def resident(self) -> bool:
-        """Whether the images are kept in memory."""
-        return self._resident is not None
+        self.resident: tuple[Tensor, ...] = ()
+        """The images, where they are kept in memory."""
 
     def composites(self, samples: Sequence[int], seed: int = 0) -> Composites:
         """Make the composites with these numbers, (B,) of 0, 1, 2, ...; each depends on its number and the seed alone.
@@ -98,51 +99,28 @@ class Pool:
         """
         return next(self.batches([samples], seed))
 
-    def batches(self, groups: Iterable[Sequence[int]], seed: int = 0, ahead: int = 4) -> Iterator[Composites]:
-        """Yield :meth:`composites` of each group of numbers; images on disk are read ``ahead`` groups ahead."""
+    def batches(self, groups: Iterable[Sequence[int]], seed: int = 0) -> Iterator[Composites]:
+        """Yield :meth:`composites` of each group of numbers; images on disk are read ahead of their use."""
         plans = (self._plan(samples, seed) for samples in groups)
         if self.resident:
             for plan in plans:
                 index = torch.from_numpy(plan.index).to(self.device)
-                yield self._compose(plan, *(images[index] for images in self._resident))
+                yield self._compose(plan, *(images[index] for images in self.resident))
             return
+        plans, coming = tee(plans)
         with ThreadPoolExecutor() as executor:
-            waiting = deque()
-            try:
-                for plan in plans:
-                    waiting.append((plan, [executor.submit(self._read, index) for index in plan.index]))
-                    if len(waiting) > ahead:
-                        yield self._finish(*waiting.popleft())
-                while waiting:
-                    yield self._finish(*waiting.popleft())
-            finally:  # the consumer may stop early, or a file may turn out damaged
-                for _, reads in waiting:
-                    for read in reads:
-                        read.cancel()
-
-    def _finish(self, plan: _Whole | _Drawn, reads: list[Future]) -> Composites:
-        return self._compose(plan, *_stack(read.result() for read in reads))
+            reads = ahead(executor, self._read, (index for plan in coming for index in plan.index), READ_AHEAD)
+            for plan in plans:
+                yield self._compose(plan, *_stack(islice(reads, len(plan.index))))
 
     def _keep(self, images: Iterable[tuple[np.ndarray, ...]]) -> None:
         """Keep all images, in the order of the index, on the device."""
-        self._resident = tuple(images.to(self.device) for images in _stack(images))
+        self.resident = tuple(images.to(self.device) for images in _stack(images))
 
     def _read_all(self, function: Callable[[int], Result], count: int) -> Iterator[Result]:
         with ThreadPoolExecutor() as executor:
             results = executor.map(function, range(count))
             yield from tqdm(results, desc=f"reading {self._description}", unit="image", total=count, delay=5)
-
-    def _read(self, index: int) -> tuple[np.ndarray, ...]:
-        """The uint8 images with that index."""
-        raise NotImplementedError
-
-    def _plan(self, samples: Sequence[int], seed: int) -> _Whole | _Drawn:
-        """Draw everything for a batch; its ``index`` says which images it needs."""
-        raise NotImplementedError
-
-    def _compose(self, plan: _Whole | _Drawn, *images: Tensor) -> Composites:
-        """Make the batch from the images, uint8 (N, S, S, ...), of the plan's index."""
-        raise NotImplementedError
 
     def _numbers(self, samples: Sequence[int], seed: int) -> np.ndarray:
         return np.array([_order(len(self), seed, s // len(self))[s % len(self)] for s in samples])
@@ -255,13 +233,9 @@ class PhotoPool(Pool):
         return len(self._pairs)
 
     def photos(self, samples: Sequence[int], seed: int = 0) -> list[str]:
-        """The photo of each of these composites: its path, from the table's folder where it lies in there."""
-        paths = [self._pairs[index][0] for index in self._numbers(samples, seed)]
-        inside = [path.is_relative_to(self._folder) for path in paths]
-        return [
-            (path.relative_to(self._folder) if here else path).as_posix()
-            for path, here in zip(paths, inside, strict=True)
-        ]
+        """The photo of each of these composites: its path, from the table's folder."""
+        paths = (self._pairs[index][0] for index in self._numbers(samples, seed))
+        return [Path(os.path.relpath(path, self._folder)).as_posix() for path in paths]
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         photo, mask = self._pairs[index]
