@@ -1,5 +1,6 @@
 """Draw the README's pictures from the mini data set and the shipped weights into figures/."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ def before_after() -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     use_style()
     FIGURES.mkdir(exist_ok=True)
     before_after()

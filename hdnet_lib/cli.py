@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -255,6 +256,8 @@ def _train(parsed: argparse.Namespace) -> None:
         given["stages"] = parse_stages(parsed.stages)
     if train(replace(PRESETS[parsed.preset], **given), parsed.output, parsed.minutes) is None:
         print(f"Stopped after {parsed.minutes:g} minutes; give the same command again to go on.")
+        return
+    if os.environ.get("RANK", "0") != "0":  # one of several processes says it
         return
     log = read_log(parsed.output)
     best = min(log, key=lambda row: row["validation_loss"])

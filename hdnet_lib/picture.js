@@ -140,11 +140,7 @@ function render({ model, el }) {
   model.on("change:split", draw);
   model.on("change:shapes", draw);
   model.on("change:corners", draw);
-  model.on("change:mode", () => {
-    model.set("corners", []);
-    model.save_changes();
-    forget();
-  });
+  model.on("change:mode", forget);
   model.on("change:label", label);
   label();
   load("image");

@@ -74,9 +74,11 @@ def mean_interval(values: pd.Series, photos: pd.Series, draws: int = 5000, seed:
 def permutation_test(values: pd.Series, photos: pd.Series, draws: int = 5000, seed: int = 0) -> float:
     """Two-sided p-value of paired differences: how often random signs give a mean as far from zero.
 
-    All composites of a real photo change sign together. The smallest value is 1 / (draws + 1).
+    All composites of a real photo change sign together. The smallest value is 1 / (draws + 1); NaN for one photo alone.
     """
     sums = values.groupby(photos).sum().to_numpy()
+    if len(sums) < 2:
+        return np.nan
     signs = np.random.default_rng(seed).integers(0, 2, size=(draws, len(sums))) * 2 - 1
     # The first term is what was observed; a little slack, since sums in another order differ in the last bit.
     return (1 + (np.abs(signs @ sums) >= abs(sums.sum()) * (1 - 1e-9)).sum()) / (1 + draws)

@@ -256,7 +256,6 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
     name, save = ipw.Text("harmonised.png", description="file"), ipw.Button(description="4. save")
     picture, compared, text = Picture(mode="brush", label="your photo: draw the foreground"), ipw.VBox(), ipw.HTML()
     state: dict = {"photo": None, "mask": None, "result": None}
-    tool.observe(lambda change: setattr(picture, "mode", change["new"]), "value")
     ipw.jslink((size, "value"), (picture, "size"))
 
     def uploaded(upload: ipw.FileUpload) -> Image.Image:
@@ -321,7 +320,8 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
             say("The mask has changed: harmonise again.")
 
     def apply(_: object) -> None:
-        forget_result()
+        state["result"], compared.children = None, ()
+        say("Harmonising ...")
         try:
             if state["photo"] is None:
                 raise ImageError("Upload a photo first.")
@@ -355,6 +355,14 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
     def take_back(shapes: list, corners: Sequence = ()) -> None:
         picture.shapes, picture.corners = shapes, list(corners)
 
+    def choose_tool(change: Mapping) -> None:
+        picture.mode, picture.corners = change["new"], []
+
+    def clear_all(_: object) -> None:
+        take_back([])
+        mask.value = ()
+        say("Cleared: paint the object, or upload its mask.")
+
     def undo_last(_: object) -> None:
         if picture.corners:
             take_back(picture.shapes, picture.corners[:-1])
@@ -365,7 +373,8 @@ def harmonize_your_photo(model: HDNet) -> ipw.Widget:
     mask.observe(open_mask, "value")
     picture.observe(forget_result, ["shapes"])
     undo.on_click(undo_last)
-    clear.on_click(lambda _: (take_back([]), setattr(mask, "value", ())))
+    clear.on_click(clear_all)
+    tool.observe(choose_tool, "value")
     run.on_click(apply)
     save.on_click(write)
     upload, draw, finish = ipw.HBox([photo, mask]), ipw.HBox([tool, size, undo, clear]), ipw.HBox([run, name, save])

@@ -284,6 +284,24 @@ def test_killed_at_twenty_moments_it_loses_nothing(small, tmp_path):
     assert contents(out) == whole
 
 
+def test_killed_with_its_workers_it_loses_nothing(small, tmp_path):
+    prepare(small, tmp_path / "whole", size=128)
+    whole, out = contents(tmp_path / "whole"), tmp_path / "out"
+    command = [sys.executable, prepare_iharmony4.__file__, str(small), str(out), "--size", "128", "--workers", "2"]
+    for share in (0.1, 0.3, 0.5, 0.8):
+        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+        while len([*out.rglob("*.png")]) < share * len(whole):
+            assert process.poll() is None
+            time.sleep(0.001)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        named = {path: data for path, data in contents(out).items() if path.suffix != ".part"}
+        assert all(whole[path] == data for path, data in named.items())
+        assert len(named) < len(whole)
+    prepare(small, out, size=128)
+    assert contents(out) == whole
+
+
 def test_memory_does_not_grow_with_the_count(tmp_path):
     """Eight times the composites of 128 px: 700 more would fill 34 MB if they were kept."""
     peaks = []
@@ -464,6 +482,7 @@ def test_workers_end_with_their_parent(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     children = []
     while len(children) < 4:  # two workers, the server that forks them, and one that cleans up
+        assert process.poll() is None
         time.sleep(0.1)
         children = psutil.Process(process.pid).children(recursive=True)
     process.kill()

@@ -1,4 +1,5 @@
 import csv
+import threading
 
 import numpy as np
 import pytest
@@ -70,6 +71,24 @@ def test_a_pool_on_disk_gives_the_same_composites(table):
     middle = streaming.batches(GROUPS[1:], seed=1)
     assert equal(next(middle), batches[0][1])
     middle.close()
+
+
+def test_a_pool_that_is_left_early_cancels_its_reads(table, monkeypatch):
+    pool, begun, held = PhotoPool(table, "train", 32, resident=False), [], threading.Event()
+    read = pool._read
+
+    def slow(index):
+        begun.append(index)
+        if len(begun) > 8:  # what the first batch does not need
+            held.wait(2)
+        return read(index)
+
+    monkeypatch.setattr(pool, "_read", slow)
+    batches = pool.batches(GROUPS, seed=1)
+    next(batches)
+    batches.close()
+    held.set()
+    assert len(begun) < sum(2 * len(group) for group in GROUPS)
 
 
 def test_where_a_pool_is_kept_follows_from_its_size(table, monkeypatch):

@@ -40,8 +40,8 @@ def parallel(
                         bar.update()
             except BrokenProcessPool:
                 raise ValueError(
-                    f"{description}: a worker process was ended from outside, perhaps for want of memory; use fewer "
-                    "(--workers)."
+                    f"{description}: a worker process was ended from outside, perhaps for want of memory: use fewer "
+                    '(--workers). Or a script called this without `if __name__ == "__main__":`, which workers need.'
                 ) from None
             finally:
                 executor.shutdown(cancel_futures=True)

@@ -1,7 +1,6 @@
 """What training reads: a pool of photos and masks, composites made on the fly, or the triplets of a data set."""
 
 import csv
-import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -109,9 +108,12 @@ class Pool:
             return
         plans, coming = tee(plans)
         with ThreadPoolExecutor() as executor:
-            reads = ahead(executor, self._read, (index for plan in coming for index in plan.index), READ_AHEAD)
-            for plan in plans:
-                yield self._compose(plan, *_stack(islice(reads, len(plan.index))))
+            try:
+                reads = ahead(executor, self._read, (index for plan in coming for index in plan.index), READ_AHEAD)
+                for plan in plans:
+                    yield self._compose(plan, *_stack(islice(reads, len(plan.index))))
+            finally:  # the consumer may stop early, or a file may turn out damaged
+                executor.shutdown(cancel_futures=True)
 
     def _keep(self, images: Iterable[tuple[np.ndarray, ...]]) -> None:
         """Keep all images, in the order of the index, on the device."""
@@ -233,9 +235,10 @@ class PhotoPool(Pool):
         return len(self._pairs)
 
     def photos(self, samples: Sequence[int], seed: int = 0) -> list[str]:
-        """The photo of each of these composites: its path, from the table's folder."""
+        """The photo of each of these composites: its path, from the table's folder where it lies in there."""
         paths = (self._pairs[index][0] for index in self._numbers(samples, seed))
-        return [Path(os.path.relpath(path, self._folder)).as_posix() for path in paths]
+        inside = self._folder
+        return [(path.relative_to(inside) if path.is_relative_to(inside) else path).as_posix() for path in paths]
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         photo, mask = self._pairs[index]
