@@ -69,7 +69,7 @@ def refresh(path: Path) -> None:
         resources={"metadata": {"path": str(path.parent)}},
         store_widget_state=False,
         timeout=None,
-        extra_arguments=[*QUIET],
+        extra_arguments=list(QUIET),
     )
     client.execute()
     clean(notebook)

@@ -254,10 +254,11 @@ def _train(parsed: argparse.Namespace) -> None:
     given = {name: value for name, value in vars(parsed).items() if name in names and value is not None}
     if parsed.stages:
         given["stages"] = parse_stages(parsed.stages)
-    if train(replace(PRESETS[parsed.preset], **given), parsed.output, parsed.minutes) is None:
-        print(f"Stopped after {parsed.minutes:g} minutes; give the same command again to go on.")
+    model = train(replace(PRESETS[parsed.preset], **given), parsed.output, parsed.minutes)
+    if os.environ.get("RANK", "0") != "0":  # one of several processes says what became of it
         return
-    if os.environ.get("RANK", "0") != "0":  # one of several processes says it
+    if model is None:
+        print(f"Stopped after {parsed.minutes:g} minutes; give the same command again to go on.")
         return
     log = read_log(parsed.output)
     best = min(log, key=lambda row: row["validation_loss"])

@@ -27,7 +27,7 @@ MODELS = ("model", "models", "mask_models", "swept", "model_name", "star_name")
 """Parameters that hold names of models, or paths, separated by commas."""
 STILLBORN = ("Kernel died before replying", "Kernel didn't respond in")
 """What Jupyter says of a kernel that never ran."""
-QUIET = ["--log-level=ERROR"]
+QUIET = ("--log-level=ERROR",)
 """Kernels warn that others on this machine could listen to them, which is so of every Jupyter."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 """Kind of output that only a running kernel can show."""
@@ -114,7 +114,7 @@ def run_notebook(source: Path, executed: Path, parameters: dict, tries: int = 3)
             parameters,
             cwd=str(source.parent),
             store_widget_state=False,
-            extra_arguments=[*QUIET],
+            extra_arguments=list(QUIET),
         )
     except PapermillExecutionError as error:
         first, why = error.source.strip().split("\n")[0], error.evalue.split("\n")[0]

@@ -166,7 +166,7 @@ def short(value: float) -> str:
 
 
 def interval(low: float, high: float, write: Callable[[float], str]) -> str:
-    """ " [low, high]", or nothing where there is none, since all composites are of one photo."""
+    """The text " [low, high]", or nothing where there is no interval, since all composites are of one photo."""
     return "" if np.isnan(low) else f" [{write(low)}, {write(high)}]"
 
 
