@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--stages", metavar="SIDE:COUNT,...",
                          help="sides in pixels and numbers of composites, one after the other")  # fmt: skip
     for option, kind, text in (
+        ("loose-masks", float, "share of composites whose mask misses the border a little, against reading the border"),
         ("epochs", int, "rounds through the data at the last side, instead of the stages' counts"),
         ("batch-size", int, "composites of one step, over all processes"),
         ("learning-rate", float, "peak of the schedule"),

@@ -46,6 +46,9 @@ class TrainingConfig:
     (:class:`~hdnet_lib.data.pool.TripletPool`)."""
     stages: tuple[tuple[int, int], ...] = ((128, 64_000), (256, 5_120))
     """(side in pixels, number of composites) one after the other."""
+    loose_masks: float = 0.0
+    """Share of the training composites whose mask misses the border (:func:`~hdnet_lib.data.pool.loosen`); the paper
+    has none."""
     epochs: int = 0
     """If not 0, the counts do not matter: one stage, of the last side, goes so many times through the data."""
     batch_size: int = 16
@@ -402,6 +405,8 @@ def _check(config: TrainingConfig, output: Path) -> None:
             "epochs must be at least 0, validate_every at least 1, average_decay from 0 to below 1, learning_rate "
             f"above 0, not {config.epochs}, {config.validate_every}, {config.average_decay}, {config.learning_rate}."
         )
+    if not 0 <= config.loose_masks <= 1:
+        raise ValueError(f"loose_masks must be a share from 0 to 1, not {config.loose_masks}.")
     if not config.epochs and any(count < config.batch_size for _, count in config.stages):
         raise ValueError(
             f"every stage needs at least one batch of {config.batch_size} composites, not {config.stages}."
@@ -431,7 +436,7 @@ def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:
 
 def _pool(config: TrainingConfig, part: str, side: int, device: torch.device) -> Pool:
     kind = TripletPool if config.data == "mini" or Path(config.data).is_dir() else PhotoPool
-    return kind(config.data, part, side, device)
+    return kind(config.data, part, side, device, loose=config.loose_masks if part == "train" else 0.0)
 
 
 def _batches(config: TrainingConfig, plan: list[int], first: int, accelerator: Accelerator) -> Iterator[Composites]:

@@ -1,13 +1,15 @@
-"""Masks for photos that have none: regions that follow the photo, and smooth blobs that do not."""
+"""Masks for photos that have none, regions and smooth blobs; and masks that miss their object's border a little."""
 
 import zlib
 
 import numpy as np
+import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage
 from skimage.color import rgb2lab
 from skimage.draw import polygon2mask
 from skimage.segmentation import flood, slic
+from torch import Tensor
 
 WORKING_SIDE = 96
 """Regions are sought at this size: coarse enough to be fast, fine enough for a loose outline."""
@@ -34,6 +36,20 @@ def make_mask(photo: np.ndarray, seed: int) -> np.ndarray:
     height, width = photo.shape[:2]
     mask = Image.fromarray((region * 255).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
     return np.array(mask)
+
+
+def resize_mask(mask: Tensor, pixels: int) -> Tensor:
+    """Masks (B, 1, H, W), 0 or 1, grown by so many pixels to all eight sides, or shrunk where it is negative."""
+    side = 2 * abs(pixels) + 1
+    if pixels < 0:
+        return 1 - F.max_pool2d(1 - mask, side, 1, abs(pixels))
+    return F.max_pool2d(mask, side, 1, pixels)
+
+
+def feather(mask: Tensor, pixels: int) -> Tensor:
+    """Opacity in [0, 1] of foregrounds (B, 1, H, W) that fade out over so many pixels inside their border."""
+    side = 2 * pixels + 1
+    return mask * (2 * F.avg_pool2d(mask, side, 1, pixels, count_include_pad=False) - 1).clamp(min=0)
 
 
 def kind(mask: np.ndarray) -> np.ndarray:

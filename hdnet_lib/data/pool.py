@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hdnet_lib.data.iharmony4 import list_triplets
-from hdnet_lib.data.masks import kind, make_mask
+from hdnet_lib.data.masks import feather, kind, make_mask, resize_mask
 from hdnet_lib.data.parallel import ahead
 from hdnet_lib.data.plausibility import LIMITS, measure, plausible
 from hdnet_lib.data.recipes import DRAWS, RECIPES, recolour
@@ -35,6 +35,10 @@ CANDIDATES = 16
 """So many masks are drawn as reference, and the one most like the foreground in size and place is taken."""
 READ_AHEAD = 128
 """Images that are being read or wait for their batch, where a pool does not stay in memory."""
+LOOSE_BY = (-2, -1, 0, 1, 2)
+"""A loose mask is grown by one of these, in pixels."""
+FEATHERED_OVER = (0, 1, 2)
+"""The foreground of a loose mask fades out over one of these, in pixels."""
 # A network that never sees a good composite learns to change every one, so nearly unchanged ones stay in.
 _TRAINING_LIMITS = LIMITS._replace(change=(0.0, LIMITS.change[1]))
 
@@ -82,11 +86,13 @@ class Pool:
         size: side of the images in pixels.
         device: where the composites are made.
         things: what is read, for the progress bar.
+        loose: share of the composites whose mask misses the border (:func:`loosen`).
     """
 
-    def __init__(self, part: str, size: int, device: str | torch.device, things: str) -> None:
+    def __init__(self, part: str, size: int, device: str | torch.device, things: str, loose: float = 0.0) -> None:
         if part not in ("train", "validation"):
             raise ValueError(f"part must be train or validation, not {part!r}.")
+        self.loose = loose
         self.size, self.device, self._description = size, torch.device(device), f"{part} {things}"
         self.resident: tuple[Tensor, ...] = ()
         """The images, where they are kept in memory."""
@@ -100,6 +106,11 @@ class Pool:
 
     def batches(self, groups: Iterable[Sequence[int]], seed: int = 0) -> Iterator[Composites]:
         """Yield :meth:`composites` of each group of numbers; images on disk are read ahead of their use."""
+        groups, same_groups = tee(groups)
+        for samples, made in zip(groups, self._batches(same_groups, seed), strict=True):
+            yield loosen(made, samples, seed, self.loose) if self.loose else made
+
+    def _batches(self, groups: Iterable[Sequence[int]], seed: int) -> Iterator[Composites]:
         plans = (self._plan(samples, seed) for samples in groups)
         if self.resident:
             for plan in plans:
@@ -138,6 +149,7 @@ class TripletPool(Pool):
         size: side of the images in pixels.
         device: where the composites are wanted.
         resident: as in :class:`PhotoPool`.
+        loose: share of the composites whose mask misses the border (:func:`loosen`).
 
     Raises:
         ValueError: there is no train list, or a file is missing.
@@ -150,8 +162,9 @@ class TripletPool(Pool):
         size: int = 256,
         device: str | torch.device = "cpu",
         resident: bool | None = None,
+        loose: float = 0.0,
     ) -> None:
-        super().__init__(part, size, device, "triplets")
+        super().__init__(part, size, device, "triplets", loose)
         triplets = list_triplets(root, "train")
         held_out = _held_out([triplet.photo for triplet in triplets])
         self._triplets = [t for t, out in zip(triplets, held_out, strict=True) if out == (part == "validation")]
@@ -193,6 +206,7 @@ class PhotoPool(Pool):
         device: where the composites are made.
         resident: keep the images as uint8 on the device, or read them anew for each batch, ahead of
             its use; by default, whether they fit in :data:`RESIDENT_LIMIT`. Both give the same composites.
+        loose: share of the composites whose mask misses the border (:func:`loosen`).
 
     Raises:
         ValueError: the table cannot be used, or an image cannot be read; the sentence says why.
@@ -205,8 +219,9 @@ class PhotoPool(Pool):
         size: int = 256,
         device: str | torch.device = "cpu",
         resident: bool | None = None,
+        loose: float = 0.0,
     ) -> None:
-        super().__init__(part, size, device, "photos")
+        super().__init__(part, size, device, "photos", loose)
         self.side = size + size // 16
         self._folder, self._pairs = Path(table).parent, _pairs(Path(table), part)
         if resident is None:
@@ -312,6 +327,30 @@ class PhotoPool(Pool):
         mild = recolour("illuminant", photo, mask, reference, reference_mask, 0.25 + 0.5 * uniform)
         composite = torch.where(keep, composite, torch.lerp(photo, mild, strength))
         return Composites(composite * 2 - 1, mask, photo * 2 - 1)
+
+
+def loosen(made: Composites, samples: Sequence[int], seed: int, share: float) -> Composites:
+    """Composites as people make them: the mask is not quite that of the object, and the object fades out at its border.
+
+    A network that is always given the exact mask learns to read the jump of colours along it, and is lost without.
+    Of a ``share`` of the composites the mask that the network gets is grown or shrunk (:data:`LOOSE_BY`), and the
+    foreground fades into the real photo inside the true mask (:data:`FEATHERED_OVER`); each is drawn by the
+    composite's number and the seed. A mask that would vanish, or cover everything, stays as it is.
+    """
+    drawn = np.stack([_random(seed, 3, sample, 3) for sample in samples])
+    by, over = (
+        torch.from_numpy((drawn[:, column] * len(choices)).astype(int)).to(made.mask.device)
+        for column, choices in ((1, LOOSE_BY), (2, FEATHERED_OVER))
+    )
+    given, opacity = (
+        torch.stack([function(made.mask, pixels) for pixels in choices])[chosen, torch.arange(len(chosen))]
+        for function, choices, chosen in ((resize_mask, LOOSE_BY, by), (feather, FEATHERED_OVER, over))
+    )
+    mean = given.mean(dim=(1, 2, 3), keepdim=True)
+    given = torch.where((mean > 0) & (mean < 1), given, made.mask)
+    loose = torch.from_numpy(drawn[:, 0] < share).to(made.mask.device).view(-1, 1, 1, 1)
+    composite = torch.lerp(made.real, made.composite, torch.where(loose, opacity, 1.0))
+    return Composites(composite, torch.where(loose, given, made.mask), made.real)
 
 
 def _stack(images: Iterable[tuple[np.ndarray, ...]]) -> tuple[Tensor, ...]:
