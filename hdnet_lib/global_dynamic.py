@@ -18,13 +18,15 @@ class GlobalDynamic(nn.Module):
         channels: C of the feature map; the kernels are C x C.
         learned_mask: HDNet*: predict the region mask instead of taking the given one.
         constant: a control, to measure what the steering is worth: the same kernels for every image.
+        one: a control, to measure what kernels of their own are worth: one kernel for both regions.
     """
 
-    def __init__(self, channels: int, learned_mask: bool = False, constant: bool = False) -> None:
+    def __init__(self, channels: int, learned_mask: bool = False, constant: bool = False, one: bool = False) -> None:
         super().__init__()
         self.channels = channels
-        self.squeeze = None if constant else nn.Conv2d(channels, 4, kernel_size=1)
-        self.expand = nn.Conv2d(4, 2 * channels * channels, kernel_size=1, groups=2)
+        kernels = 1 if one else 2
+        self.squeeze = None if constant else nn.Conv2d(channels, 2 * kernels, kernel_size=1)
+        self.expand = nn.Conv2d(2 * kernels, kernels * channels * channels, kernel_size=1, groups=kernels)
         self.guide = GuideMask(channels) if learned_mask else None
 
     def forward(self, feature: Tensor, mask: Tensor) -> Tensor:
@@ -38,13 +40,13 @@ class GlobalDynamic(nn.Module):
     def kernels(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """W_f and W_b of each image, (B, C, C) each: [b, o, i] maps channel i to channel o."""
         kernels = self.expand(self.steering(feature))
-        kernels = kernels.view(-1, 2, self.channels, self.channels)
-        return kernels[:, 0], kernels[:, 1]
+        kernels = kernels.view(len(kernels), -1, self.channels, self.channels)
+        return kernels[:, 0], kernels[:, -1]
 
     def steering(self, feature: Tensor) -> Tensor:
-        """The four scalars in (0, 1) that steer the kernels, (B, 4, 1, 1): two for W_f, two for W_b."""
+        """The scalars in (0, 1) that steer the kernels, (B, 4, 1, 1): two for W_f, two for W_b."""
         if self.squeeze is None:
-            return feature.new_full((len(feature), 4, 1, 1), 0.5)
+            return feature.new_full((len(feature), self.expand.in_channels, 1, 1), 0.5)
         return self.squeeze(feature.mean(dim=(2, 3), keepdim=True)).sigmoid()
 
     def region_mask(self, feature: Tensor, mask: Tensor) -> Tensor:

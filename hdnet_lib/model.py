@@ -59,8 +59,8 @@ class HDNet(nn.Module):
         local_dynamic: "paper" (Eq. 2 to 5), "released" (what the authors' code computes), or a control of
             :class:`~hdnet_lib.local_dynamic.LocalDynamic`.
         use_local_dynamic: whether the network has the local dynamic module at all.
-        decoder_module: what follows the last three skip connections: "mgd", "sa", None, or the control
-            "mgd-constant", whose kernels are the same for every image.
+        decoder_module: what follows the last three skip connections: "mgd", "sa", None, or a control: "mgd-constant",
+            whose kernels are the same for every image, or "mgd-one", a single such kernel for both regions.
         learned_mask: HDNet*: the MGDs predict their mask.
         use_rain: whether the decoder normalises by RAIN, or, as a control, by plain instance norm.
 
@@ -81,8 +81,10 @@ class HDNet(nn.Module):
         super().__init__()
         if not isinstance(width, int) or width < 1:
             raise ValueError(f"width must be a whole number of at least 1, not {width!r}.")
-        if decoder_module not in ("mgd", "mgd-constant", "sa", None):
-            raise ValueError(f"decoder_module must be 'mgd', 'mgd-constant', 'sa' or None, not {decoder_module!r}.")
+        if decoder_module not in ("mgd", "mgd-constant", "mgd-one", "sa", None):
+            raise ValueError(
+                f"decoder_module must be 'mgd', 'mgd-constant', 'mgd-one', 'sa' or None, not {decoder_module!r}."
+            )
         if learned_mask and decoder_module != "mgd":
             raise ValueError("learned_mask needs decoder_module='mgd': only the MGDs use a learned mask.")
         bottom = 8 * width
@@ -108,7 +110,9 @@ class HDNet(nn.Module):
                 self.dynamics[str(index)] = (
                     SpatialAttention(channels)
                     if decoder_module == "sa"
-                    else GlobalDynamic(channels, learned_mask, constant=decoder_module == "mgd-constant")
+                    else GlobalDynamic(
+                        channels, learned_mask, constant=decoder_module != "mgd", one=decoder_module == "mgd-one"
+                    )
                 )
         self.output = nn.ConvTranspose2d(channels, 3, 3, padding=1)
         self.apply(_initialise)
@@ -209,7 +213,7 @@ def initialise_as_identity(model: HDNet) -> None:
         last[channel, color, 1, 1] = sign * 1.15 / gate
     for module in model.dynamics.values():
         if isinstance(module, GlobalDynamic):
-            module.expand.bias.view(2, module.channels, module.channels).add_(torch.eye(module.channels))
+            module.expand.bias.view(-1, module.channels, module.channels).add_(torch.eye(module.channels))
 
 
 def check_inputs(composite: Tensor, mask: Tensor) -> None:

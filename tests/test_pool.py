@@ -60,6 +60,38 @@ def test_a_composite_depends_on_its_number_and_the_seed_alone(table):
     assert not torch.equal(together.composite, pool.composites(range(5, 30), seed=4).composite)
 
 
+def test_loose_masks_miss_the_border_of_a_share_of_the_composites(table):
+    exact, half, every = (PhotoPool(table, "train", 32, loose=share) for share in (0.0, 0.5, 1.0))
+    numbers = range(200)
+    before, some, after = (pool.composites(numbers, seed=3) for pool in (exact, half, every))
+    assert torch.equal(some.real, before.real)
+    changed = [(made.mask != before.mask).flatten(1).any(1).float().mean() for made in (some, after)]
+    assert 0.25 < changed[0] < 0.5 < changed[1] < 0.85  # one in five is grown by nothing
+    for made in (some, after):
+        assert set(made.mask.unique().tolist()) == {0.0, 1.0}
+        assert (made.mask.mean(dim=(1, 2, 3)) > 0).all()
+        assert (made.mask.mean(dim=(1, 2, 3)) < 1).all()
+        outside = (before.mask == 0).expand_as(made.real)
+        assert torch.equal(made.composite[outside], made.real[outside])  # whatever the mask that is given
+        error, error_before = (x.sub(before.real).abs() for x in (made.composite, before.composite))
+        assert (error <= error_before + 1e-6).all()
+    assert (after.composite != before.composite).any()
+    assert equal([images[7:9] for images in some], half.composites(range(7, 9), seed=3))
+    streaming = PhotoPool(table, "train", 32, resident=False, loose=0.5)
+    assert equal(streaming.composites(range(4), seed=3), [images[:4] for images in some])
+
+
+def test_masks_that_would_vanish_or_cover_everything_stay():
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[0, 0, 5, 5] = 1
+    mask[1] = 1 - mask[0]
+    images = torch.zeros(2, 3, 16, 16)
+    for start in range(0, 40, 2):
+        made = pool_module.loosen(pool_module.Composites(images, mask, images), [start, start + 1], 0, 1.0)
+        assert (made.mask.mean(dim=(1, 2, 3)) > 0).all()
+        assert (made.mask.mean(dim=(1, 2, 3)) < 1).all()
+
+
 def test_a_pool_on_disk_gives_the_same_composites(table):
     """Also when it starts in the middle, as a run that goes on does, and stops in the middle."""
     resident, streaming = (PhotoPool(table, "train", 32, resident=choice) for choice in (True, False))

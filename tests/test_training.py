@@ -254,6 +254,18 @@ def test_validation_is_at_the_last_side(table, tmp_path, monkeypatch):
     assert set(sides) == {32}
 
 
+@pytest.mark.parametrize("kind", [PhotoPool, TripletPool])
+def test_loose_masks_are_for_training_alone(table, small, tmp_path, monkeypatch, kind):
+    data, validated = table if kind is PhotoPool else small, []
+    monkeypatch.setattr(training, "validate", lambda _, batch: validated.append(batch) or (1.0, 20.0))
+    for share in (0.0, 1.0):
+        run(data, tmp_path / f"{share}.safetensors", loose_masks=share, stages=((32, 8),))
+    exact = kind(data, "validation", 32).composites(range(128))
+    assert all(torch.equal(a, b) for batch in validated for a, b in zip(batch, exact, strict=True))
+    weights = [load_file(tmp_path / f"{share}.safetensors") for share in (0.0, 1.0)]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_weights_that_are_no_numbers_are_never_saved(table, tmp_path):
     output = tmp_path / "w.safetensors"
     with pytest.raises(FloatingPointError, match="try a lower learning rate"):
@@ -413,6 +425,7 @@ def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
         "ends with .safetensors": [str(table), "-o", str(tmp_path / "w.csv")],
         "device must be auto or cpu or cuda": [str(table), *out, "--device", "quantum"],
         "schedule must be cosine or steps": [str(table), *out, "--schedule", "wobbly"],
+        "a share from 0 to 1": [str(table), *out, "--loose-masks", "50"],
         "learning_rate above 0": [str(table), *out, "--learning-rate", "0"],
         "no list for the train split": [str(tmp_path), *out],
         "no model called": [str(table), *out, "--model", "unet"],

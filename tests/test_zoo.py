@@ -124,6 +124,21 @@ def test_constant_kernels_do_not_depend_on_the_image():
             assert torch.equal(kernel[0], kernel[1])
 
 
+def test_one_kernel_serves_both_regions_and_is_a_convolution():
+    torch.manual_seed(0)
+    model = create_model("hdnet-nano", decoder_module="mgd-one").eval()
+    composite, mask = random_inputs(batch=2)
+    inside = model.inspect(composite, mask)
+    for stage, (foreground, background) in inside["kernels"].items():
+        assert torch.equal(foreground, background)
+        feature = inside["features"][f"decoder{stage}"]
+        expected = torch.einsum("oi,bihw->bohw", foreground[0], feature)
+        torch.testing.assert_close(inside["features"][f"dynamic{stage}"], expected)
+    two = create_model("hdnet-nano", decoder_module="mgd-constant")
+    numbers = [sum(p.numel() for p in network.dynamics.parameters()) for network in (two, model)]
+    assert numbers[0] == 2 * numbers[1] > 0
+
+
 def test_without_rain_there_is_none():
     names = [name for name, _ in create_model("hdnet-nano", use_rain=False).named_parameters()]
     assert names
