@@ -87,12 +87,13 @@ def ship(run: Path, name: str, data: str, folder: Path) -> dict:
         stages = [(stages[-1][0], int(log.step.iloc[-1]) * config["batch_size"])]
     composites = " + ".join(f"{count:,} composites at {side} px" for side, count in stages)
     start = f"from {config['start']}, " if config["start"] else ""
+    loose = f"{config['loose_masks']:.0%} of the masks loose, " if config.get("loose_masks") else ""
     return {
         "model": config["model"],
         "overrides": config["overrides"],
         "file": weights.name,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "trained_on": f"{data}; {composites}, batch {config['batch_size']}, {start}seed {config['seed']}, "
+        "trained_on": f"{data}; {composites}, batch {config['batch_size']}, {start}{loose}seed {config['seed']}, "
         f"{log.seconds.iloc[-1] / 60:.0f} minutes",
     }
 
