@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
                          "folder; results that are there stay")  # fmt: skip
     command.add_argument(
         "--model",
-        default="hdnet-lite",
+        default="hdnet-lite-loose",
         help=f"{', '.join(list_pretrained())}, or a .safetensors file of `hdnet train` or .onnx file of `hdnet export`",
     )
     command.add_argument("--working-size", type=int, default=WORKING_SIZE, metavar="PIXELS",

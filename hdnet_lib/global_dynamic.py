@@ -40,7 +40,7 @@ class GlobalDynamic(nn.Module):
     def kernels(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """W_f and W_b of each image, (B, C, C) each: [b, o, i] maps channel i to channel o."""
         kernels = self.expand(self.steering(feature))
-        kernels = kernels.view(len(kernels), -1, self.channels, self.channels)
+        kernels = kernels.view(-1, self.expand.groups, self.channels, self.channels)
         return kernels[:, 0], kernels[:, -1]
 
     def steering(self, feature: Tensor) -> Tensor:
