@@ -24,6 +24,7 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 
 from hdnet_lib.data.iharmony4 import Triplet, list_triplets
+from hdnet_lib.data.masks import feather
 from hdnet_lib.data.parallel import ahead
 from hdnet_lib.data.pool import PhotoPool
 from hdnet_lib.data.recipes import match_histograms, reinhard, xiao
@@ -250,6 +251,14 @@ BASELINES: dict[str, Method] = {
 def with_masks(method: Method, change: Callable[[np.ndarray], np.ndarray]) -> Method:
     """A method that is given changed masks; the score still takes the true ones."""
     return lambda examples: method([example._replace(mask=change(example.mask)) for example in examples])
+
+
+def fade(example: Example, pixels: int) -> Example:
+    """The same with a foreground that fades into the real photo over so many pixels inside its border, as a soft brush
+    leaves it; the mask stays."""
+    opacity = feather(to_tensor(example.mask), pixels)[0, 0, :, :, None].numpy()
+    composite = example.real + opacity * (example.composite.astype(np.float32) - example.real)
+    return example._replace(composite=np.rint(composite).astype(np.uint8))
 
 
 def method_name(model: str) -> str:

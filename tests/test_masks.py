@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from hdnet_lib.data.masks import DISTURBANCES, disturb, feather, resize_mask
-from hdnet_lib.evaluation import BASELINES, Example, with_masks
+from hdnet_lib.evaluation import BASELINES, Example, fade, with_masks
 
 MASK = np.zeros((60, 80), bool)
 MASK[20:40, 25:60] = True
@@ -89,3 +89,16 @@ def test_a_method_gets_the_changed_mask_and_the_example_keeps_its_own():
     method([example])
     assert np.array_equal(seen[0].mask, ~MASK)
     assert np.array_equal(example.mask, MASK)
+
+
+def test_an_example_that_fades_is_the_composite_inside_and_the_real_photo_at_its_border():
+    composite, real = (np.full((*MASK.shape, 3), value, np.uint8) for value in (200, 100))
+    composite[~MASK] = 100
+    faded = fade(Example("a", "s", "p", composite, MASK, real), 2)
+    inside = disturb(MASK, "eroded", 3)
+    assert (faded.composite[inside] == 200).all()
+    assert (faded.composite[~MASK] == 100).all()
+    border = faded.composite[MASK & ~disturb(MASK, "eroded", 1)]
+    assert (border >= 100).all()
+    assert border.mean() < 140
+    assert np.array_equal(faded.mask, MASK)
