@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument(
         "--model",
         default="hdnet-lite-loose",
-        help=f"{', '.join(list_pretrained())}, or a .safetensors file of `hdnet train` or .onnx file of `hdnet export`",
+        help=f"{', '.join(list_pretrained())}, or a .safetensors file of `hdnet train` or .onnx file of `hdnet export` "
+        "(%(default)s)",
     )
     command.add_argument("--working-size", type=int, default=WORKING_SIZE, metavar="PIXELS",
                          help=f"longest side that the network sees (default {WORKING_SIZE})")  # fmt: skip
