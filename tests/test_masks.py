@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from hdnet_lib.data.masks import DISTURBANCES, disturb, feather, resize_mask
+from hdnet_lib.data.masks import DISTURBANCES, disturb, feather, grow_mask
 from hdnet_lib.evaluation import BASELINES, Example, fade, with_masks
 
 MASK = np.zeros((60, 80), bool)
@@ -36,13 +36,13 @@ def test_masks_grow_and_shrink_to_all_sides(pixels):
     square = np.ones((2 * abs(pixels) + 1,) * 2)
     change = ndimage.binary_dilation if pixels > 0 else ndimage.binary_erosion
     expected = change(MASK, square) if pixels else MASK
-    assert np.array_equal(resize_mask(torch.from_numpy(MASK)[None, None].float(), pixels)[0, 0].numpy(), expected)
+    assert np.array_equal(grow_mask(torch.from_numpy(MASK)[None, None].float(), pixels)[0, 0].numpy(), expected)
 
 
 def test_the_edge_of_the_image_is_no_border():
     mask = torch.zeros(1, 1, 9, 9)
     mask[..., :5] = 1
-    assert resize_mask(mask, -2)[0, 0].sum(dim=1).unique().tolist() == [3]
+    assert grow_mask(mask, -2)[0, 0].sum(dim=1).unique().tolist() == [3]
     torch.testing.assert_close(feather(mask, 1)[0, 0, 0], torch.tensor([1, 1, 1, 1, 1 / 3, 0, 0, 0, 0]))
 
 
@@ -52,7 +52,7 @@ def test_a_feathered_foreground_fades_out_inside_its_mask():
     for pixels in (1, 2):
         opacity = feather(mask, pixels)
         assert (opacity[mask == 0] == 0).all()
-        assert (opacity[resize_mask(mask, -pixels) > 0] == 1).all()
+        assert (opacity[grow_mask(mask, -pixels) > 0] == 1).all()
         assert 0 < opacity[0, 0, 30, 59] < opacity[0, 0, 30, 59 - pixels] == 1
 
 

@@ -38,7 +38,7 @@ def make_mask(photo: np.ndarray, seed: int) -> np.ndarray:
     return np.array(mask)
 
 
-def resize_mask(mask: Tensor, pixels: int) -> Tensor:
+def grow_mask(mask: Tensor, pixels: int) -> Tensor:
     """Masks (B, 1, H, W), 0 or 1, grown by so many pixels to all eight sides, or shrunk where it is negative."""
     side = 2 * abs(pixels) + 1
     if pixels < 0:

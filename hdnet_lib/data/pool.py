@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hdnet_lib.data.iharmony4 import list_triplets
-from hdnet_lib.data.masks import feather, kind, make_mask, resize_mask
+from hdnet_lib.data.masks import feather, grow_mask, kind, make_mask
 from hdnet_lib.data.parallel import ahead
 from hdnet_lib.data.plausibility import LIMITS, measure, plausible
 from hdnet_lib.data.recipes import DRAWS, RECIPES, recolour
@@ -343,8 +343,8 @@ def loosen(made: Composites, samples: Sequence[int], seed: int, share: float) ->
         for column, choices in ((1, LOOSE_BY), (2, FEATHERED_OVER))
     )
     given, opacity = (
-        torch.stack([function(made.mask, pixels) for pixels in choices])[chosen, torch.arange(len(chosen))]
-        for function, choices, chosen in ((resize_mask, LOOSE_BY, by), (feather, FEATHERED_OVER, over))
+        torch.stack([function(made.mask, pixels) for pixels in choices])[chosen, torch.arange(len(chosen), device=chosen.device)]
+        for function, choices, chosen in ((grow_mask, LOOSE_BY, by), (feather, FEATHERED_OVER, over))
     )
     mean = given.mean(dim=(1, 2, 3), keepdim=True)
     given = torch.where((mean > 0) & (mean < 1), given, made.mask)
