@@ -342,8 +342,9 @@ def loosen(made: Composites, samples: Sequence[int], seed: int, share: float) ->
         torch.from_numpy((drawn[:, column] * len(choices)).astype(int)).to(made.mask.device)
         for column, choices in ((1, LOOSE_BY), (2, FEATHERED_OVER))
     )
+    each = torch.arange(len(samples), device=made.mask.device)
     given, opacity = (
-        torch.stack([function(made.mask, pixels) for pixels in choices])[chosen, torch.arange(len(chosen), device=chosen.device)]
+        torch.stack([function(made.mask, pixels) for pixels in choices])[chosen, each]
         for function, choices, chosen in ((grow_mask, LOOSE_BY, by), (feather, FEATHERED_OVER, over))
     )
     mean = given.mean(dim=(1, 2, 3), keepdim=True)
