@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MINI := data/mini/manifest.csv
-RECIPES := $(wildcard hdnet_lib/data/*.py) hdnet_lib/rain.py hdnet_lib/images.py
+RECIPES := $(wildcard hdnet_lib/composites/*.py hdnet_lib/composites/*.json) hdnet_lib/data/images.py hdnet_lib/utils/regions.py
 # JupyterLab takes 10 MB in one message, and a photo that a student uploads is one.
 LARGE_PHOTOS := --ServerApp.tornado_settings='{"websocket_max_message_size": 104857600}'
 # One set of parameters for every notebook: make report PROFILE=paper DATA=/path/to/iHarmony4
@@ -18,7 +18,7 @@ help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 report: $(READY) $(MINI)  ## run every notebook and write reports/index.html
-	$(BIN)/python -m hdnet_lib.report $(REPORT_OPTIONS)
+	$(BIN)/python -m hdnet_lib.course.report $(REPORT_OPTIONS)
 
 test: lint $(MINI)  ## check style, run the tests, compare the notebooks' outputs
 	$(BIN)/python -m pytest
@@ -41,7 +41,7 @@ notebooks: $(READY) $(MINI)  ## copy the exercises from their solutions, run all
 
 figures: $(READY) $(MINI)  ## draw the pictures of figures/ anew, those of the notebooks included
 	$(BIN)/python data_scripts/make_figures.py
-	$(BIN)/python -m hdnet_lib.report $(REPORT_OPTIONS) -p figures_dir figures
+	$(BIN)/python -m hdnet_lib.course.report $(REPORT_OPTIONS) -p figures_dir figures
 
 clean:  ## delete what the other commands made, the environment included
 	rm -rf $(VENV) data reports
@@ -52,5 +52,5 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,export,sweep,test]"
 	@touch $@
 
-$(MINI): $(READY) data_scripts/make_mini_dataset.py data_scripts/foregrounds.json $(RECIPES)
-	$(BIN)/python data_scripts/make_mini_dataset.py
+$(MINI): $(READY) $(RECIPES)
+	$(BIN)/python -m hdnet_lib.composites.mini

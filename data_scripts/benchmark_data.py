@@ -16,12 +16,13 @@ import torch
 
 from hdnet_lib import create_model, list_models, paste
 from hdnet_lib.cli import at_least
+from hdnet_lib.composites.photo_dataset import MIX, PhotoDataset
+from hdnet_lib.composites.recipes import RECIPES
 from hdnet_lib.data import pool as pool_module
 from hdnet_lib.data.iharmony4 import MINI
-from hdnet_lib.data.pool import MIX, Composites, PhotoPool
-from hdnet_lib.data.recipes import RECIPES
-from hdnet_lib.losses import foreground_mse
-from hdnet_lib.training import memory_format
+from hdnet_lib.data.samples import Batch
+from hdnet_lib.model.losses import foreground_mse
+from hdnet_lib.training.loop import memory_format
 
 
 def seconds(function: Callable[[int], object], device: torch.device, repeats: int) -> float:
@@ -38,7 +39,7 @@ def seconds(function: Callable[[int], object], device: torch.device, repeats: in
 
 def training_step(
     name: str,
-    batch: Composites,
+    batch: Batch,
     device: torch.device,
     layout: torch.memory_format | None = None,
     compiled: bool = False,
@@ -49,16 +50,16 @@ def training_step(
     """
     layout = layout or memory_format(device)
     model = create_model(name).to(device, memory_format=layout)
-    optimiser = torch.optim.Adam(model.parameters(), fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
     network = torch.compile(model) if compiled else model
 
     def step(_: int) -> None:
         with torch.autocast(device.type, torch.bfloat16):
             raw = network(batch.composite.contiguous(memory_format=layout), batch.mask)
         loss = foreground_mse(paste(raw.float(), batch.composite, batch.mask), batch.real, batch.mask)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
 
     return step
 
@@ -80,12 +81,12 @@ def main() -> int:
     device, count = torch.device(arguments.device), arguments.batch_size
     try:
         resident, streaming = (
-            PhotoPool(arguments.pool, "train", arguments.size, device, resident=choice) for choice in (True, False)
+            PhotoDataset(arguments.pool, "train", arguments.size, device, resident=choice) for choice in (True, False)
         )
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 
-    def take(pool: PhotoPool) -> Callable[[int], object]:
+    def take(pool: PhotoDataset) -> Callable[[int], object]:
         batches = pool.batches(range(first, first + count) for first in range(0, 10**9, count))
         return lambda _: next(batches)
 

@@ -15,9 +15,9 @@ from benchmark_data import add_options, seconds, training_step
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdnet_lib import create_model, paste
-from hdnet_lib.data.pool import Composites
-from hdnet_lib.losses import foreground_mse
-from hdnet_lib.training import memory_format
+from hdnet_lib.data.samples import Batch
+from hdnet_lib.model.losses import foreground_mse
+from hdnet_lib.training.loop import memory_format
 
 
 def matrix_rate(device: torch.device, repeats: int) -> float:
@@ -36,7 +36,7 @@ def main() -> int:
     composite, real = torch.rand(2, count, 3, arguments.size, arguments.size, device=device) * 2 - 1
     mask = torch.zeros(count, 1, arguments.size, arguments.size, device=device)
     mask[..., arguments.size // 4 : arguments.size // 2, arguments.size // 4 : arguments.size // 2] = 1
-    batch = Composites(composite, mask, real)
+    batch = Batch(composite, mask, real)
     rate = matrix_rate(device, arguments.repeats)
     print(f"{arguments.size} px, batches of {count}, {device}, {torch.get_num_threads()} threads; "
           f"bf16 products reach {rate / 1e12:.2f} TFLOP/s")  # fmt: skip
@@ -47,12 +47,12 @@ def main() -> int:
             create_model(name)(composite[:1].cpu(), mask[:1].cpu())
         work = 3 * counter.get_total_flops() * count
         released = create_model(name, local_dynamic="released").to(device)
-        optimiser = torch.optim.Adam(released.parameters())
+        optimizer = torch.optim.Adam(released.parameters())
 
-        def plain(_: int, model=released, optimiser=optimiser) -> None:
-            optimiser.zero_grad()
+        def plain(_: int, model=released, optimizer=optimizer) -> None:
+            optimizer.zero_grad()
             foreground_mse(paste(model(composite, mask), composite, mask), real, mask).backward()
-            optimiser.step()
+            optimizer.step()
 
         slow = seconds(plain, device, arguments.repeats)
         first, last = (torch.contiguous_format, "channels first"), (torch.channels_last, "channels last")

@@ -31,9 +31,9 @@ from hdnet_lib.data.iharmony4 import (
     read_list,
     resolve,
 )
-from hdnet_lib.data.parallel import parallel
-from hdnet_lib.files import replacing
-from hdnet_lib.images import FORMATS, ImageError, open_image, read_photo
+from hdnet_lib.data.images import FORMATS, ImageError, open_image, read_photo
+from hdnet_lib.utils.files import atomic_write
+from hdnet_lib.utils.parallel import parallel
 
 ERRORS = {
     "malformed line": "does not follow the naming rule",
@@ -240,7 +240,7 @@ def report(problems: list[Problem], counts: pd.DataFrame, csv: Path) -> int:
     print(counts.to_string(index=False))
     table = pd.DataFrame(problems, columns=Problem._fields)
     table.insert(0, "severity", ["error" if problem in ERRORS else "warning" for problem in table.problem])
-    with replacing(csv) as part:
+    with atomic_write(csv) as part:
         table.to_csv(part, index=False, errors="backslashreplace")
     if problems:
         print()

@@ -15,12 +15,12 @@ from pathlib import Path
 import pandas as pd
 
 from hdnet_lib.cli import at_least
+from hdnet_lib.composites.photo_dataset import PhotoDataset
+from hdnet_lib.composites.shifts import REAL_SHIFTS, Shift, coverage, measure_shift, sample_shifts
+from hdnet_lib.course.plots import plot_shifts, use_style
 from hdnet_lib.data import list_triplets
-from hdnet_lib.data.pool import PhotoPool
-from hdnet_lib.data.shifts import REAL_SHIFTS, Shift, coverage, measure_shift, sample_shifts
-from hdnet_lib.files import replacing
-from hdnet_lib.images import to_tensor
-from hdnet_lib.plots import plot_shifts, use_style
+from hdnet_lib.data.images import to_tensor
+from hdnet_lib.utils.files import atomic_write
 
 
 def record(root: str) -> None:
@@ -31,14 +31,14 @@ def record(root: str) -> None:
         rows.append(
             {"name": triplet.name, "ratio": images.ratio} | {k: value.item() for k, value in shift._asdict().items()}
         )
-    with replacing(REAL_SHIFTS) as part:
+    with atomic_write(REAL_SHIFTS) as part:
         pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
     print(f"{len(rows)} triplets measured: {REAL_SHIFTS}")
 
 
 def compare(pool: Path, count: int, figure: Path | None) -> None:
     real = pd.read_csv(REAL_SHIFTS)
-    made, retouched = sample_shifts(PhotoPool(pool, "train"), count)
+    made, retouched = sample_shifts(PhotoDataset(pool, "train"), count)
     tables = {"real recaptures": real, "training composites": made, "assumed retouches": retouched}
     for field in Shift._fields:
         rows = {name: table[field].quantile([0.05, 0.25, 0.5, 0.75, 0.95]) for name, table in tables.items()}

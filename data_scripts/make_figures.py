@@ -7,19 +7,19 @@ import numpy as np
 import pandas as pd
 
 from hdnet_lib import harmonize, load_pretrained
+from hdnet_lib.composites.photo_dataset import PhotoDataset
+from hdnet_lib.composites.shifts import REAL_SHIFTS, sample_shifts
+from hdnet_lib.course.plots import plot_shifts, show_images, use_style
 from hdnet_lib.data import list_triplets
 from hdnet_lib.data.iharmony4 import MINI
-from hdnet_lib.data.pool import PhotoPool
-from hdnet_lib.data.shifts import REAL_SHIFTS, sample_shifts
-from hdnet_lib.metrics import score
-from hdnet_lib.plots import plot_shifts, show_images, use_style
+from hdnet_lib.evaluation.metrics import score
 
 FIGURES = Path(__file__).parents[1] / "figures"
 SHOWN = ("Change/china_1_2", "Transfer/chelsea_4_2", "Transfer/coffee_1_1")
 
 
 def composite_shifts() -> None:
-    pool = PhotoPool(MINI / "pool.csv", "train", 128)
+    pool = PhotoDataset(MINI / "pool.csv", "train", 128)
     made, retouched = sample_shifts(pool, 512)
     tables = {"real recaptures": pd.read_csv(REAL_SHIFTS), "training composites": made, "assumed retouches": retouched}
     plot_shifts(tables).savefig(FIGURES / "composite_shifts.png")

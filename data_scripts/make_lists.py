@@ -17,12 +17,11 @@ import pandas as pd
 
 from hdnet_lib.cli import at_least
 from hdnet_lib.data.iharmony4 import Triplet, file_finder, find_root, group_by_photo, missing_files, read_list, resolve
-from hdnet_lib.data.parallel import parallel
+from hdnet_lib.data.images import FORMATS, ImageError, open_image
 from hdnet_lib.data.splits import split_by_photo
-from hdnet_lib.errors import reason
-from hdnet_lib.files import replacing
-from hdnet_lib.images import FORMATS, ImageError, open_image
-from hdnet_lib.metrics import ratio_bin
+from hdnet_lib.evaluation.metrics import ratio_bin
+from hdnet_lib.utils.files import atomic_write, first_line
+from hdnet_lib.utils.parallel import parallel
 
 
 def make_lists(root: Path, name: str, test_share: float, seed: int, workers: int | None) -> pd.DataFrame:
@@ -68,12 +67,12 @@ def make_lists(root: Path, name: str, test_share: float, seed: int, workers: int
     table["split"] = np.where(testing, "test", "train")
     try:
         for split, path in outputs.items():
-            with replacing(path) as part:
+            with atomic_write(path) as part:
                 part.write_text("".join(f"{line}\n" for line in table.composite[table.split == split]), "utf-8")
-        with replacing(manifest) as part:
+        with atomic_write(manifest) as part:
             table.to_csv(part, index=False, float_format="%.6f")
     except OSError as error:
-        raise ValueError(f"{root} cannot be written: {reason(error)}.") from None
+        raise ValueError(f"{root} cannot be written: {first_line(error)}.") from None
     return table
 
 

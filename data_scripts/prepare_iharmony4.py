@@ -21,10 +21,9 @@ from PIL import Image
 
 from hdnet_lib.cli import at_least
 from hdnet_lib.data.iharmony4 import FOLDERS, Triplet, find_root, group_by_photo, list_triplets, read_list
-from hdnet_lib.data.parallel import parallel
-from hdnet_lib.errors import reason
-from hdnet_lib.files import replacing
-from hdnet_lib.images import ImageError, open_image, save_image
+from hdnet_lib.data.images import ImageError, open_image, save_image
+from hdnet_lib.utils.files import atomic_write, first_line
+from hdnet_lib.utils.parallel import parallel
 
 SETTINGS = "prepared.json"
 
@@ -71,7 +70,7 @@ def prepare(root: Path, out: Path, size: int, keep_aspect: bool, incomplete: boo
     for split, triplets in lists.items():
         listed, kept = len(read_list(root, split)), sum(triplet.line not in failed for triplet in triplets)
         print(f"{split}: {kept} of {listed} composites")
-        with replacing(out / f"IHD_{split}.txt") as part:
+        with atomic_write(out / f"IHD_{split}.txt") as part:
             lines = (Path(t.line).with_suffix(".png").as_posix() for t in triplets if t.line not in failed)
             part.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return 0
@@ -99,10 +98,10 @@ def _claim(root: Path, out: Path, settings: dict) -> None:
         for part in out.rglob(".*.part"):  # of a run that was killed; another that goes on keeps its own
             if not _runs(int(part.suffixes[-2].lstrip("."))):
                 part.unlink(missing_ok=True)
-        with replacing(out / SETTINGS) as part:
+        with atomic_write(out / SETTINGS) as part:
             part.write_text(json.dumps(settings))
     except OSError as error:
-        raise ValueError(f"{out} cannot be written: {reason(error)}.") from None
+        raise ValueError(f"{out} cannot be written: {first_line(error)}.") from None
 
 
 def _runs(process: int) -> bool:

@@ -13,9 +13,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
-from hdnet_lib.exercises import BEGIN, blank
-from hdnet_lib.files import replacing
-from hdnet_lib.report import NOTEBOOKS, QUIET, WIDGET
+from hdnet_lib.course.exercises import BEGIN, blank
+from hdnet_lib.course.report import LOG_LEVEL, NOTEBOOKS, WIDGET
+from hdnet_lib.utils.files import atomic_write
 
 SOLUTIONS = NOTEBOOKS / "solutions"
 
@@ -69,11 +69,11 @@ def refresh(path: Path) -> None:
         resources={"metadata": {"path": str(path.parent)}},
         store_widget_state=False,
         timeout=None,
-        extra_arguments=list(QUIET),
+        extra_arguments=list(LOG_LEVEL),
     )
     client.execute()
     clean(notebook)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         nbformat.write(notebook, part)
 
 

@@ -24,10 +24,9 @@ import yaml
 from nbformat import ValidationError
 
 from hdnet_lib.cli import at_least
-from hdnet_lib.errors import reason
-from hdnet_lib.files import replacing
-from hdnet_lib.recording import recorded
-from hdnet_lib.report import absolute_paths, run_notebook
+from hdnet_lib.course.recording import recorded
+from hdnet_lib.course.report import absolute_paths, run_notebook
+from hdnet_lib.utils.files import atomic_write, first_line
 
 
 def grid(axes: Sequence[Sequence[str]]) -> list[dict]:
@@ -75,7 +74,7 @@ def sweep(notebook: Path, out: Path, points: list[dict], fixed: dict, client: ob
             else:
                 rows.append(point | recorded(Path(target)))
         except Exception as error:  # its workers died, again and again, or an earlier run left no notebook
-            problems.append(f"{point}: {type(error).__name__}: {reason(error)}")
+            problems.append(f"{point}: {type(error).__name__}: {first_line(error)}")
     return pd.DataFrame(rows), problems
 
 
@@ -112,12 +111,12 @@ def main() -> int:
             table, problems = sweep(arguments.notebook, arguments.out, points, fixed, client)
         if not arguments.scheduler:
             cluster.close()
-        with replacing(arguments.out / "metrics.csv") as part:
+        with atomic_write(arguments.out / "metrics.csv") as part:
             table.to_csv(part, index=False)
     except ImportError:
         parser.exit(2, f'{parser.prog}: this needs Dask: pip install "hdnet-lab[sweep]".\n')
     except (ValueError, OSError, yaml.YAMLError, ValidationError) as error:
-        parser.exit(2, f"{parser.prog}: {reason(error)}.\n")
+        parser.exit(2, f"{parser.prog}: {first_line(error)}.\n")
     print(table.to_string(index=False))
     for problem in problems:
         print(problem, file=sys.stderr)

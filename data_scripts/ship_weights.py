@@ -24,10 +24,10 @@ import pandas as pd
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from hdnet_lib.errors import reason
-from hdnet_lib.evaluation import COMPOSITE, read_scores
-from hdnet_lib.files import replacing
-from hdnet_lib.registry import WEIGHTS, ZOO_SCORES, list_pretrained, load_weights
+from hdnet_lib.evaluation.chunks import read_scores
+from hdnet_lib.evaluation.methods import COMPOSITE
+from hdnet_lib.model.registry import WEIGHTS, ZOO_SCORES, list_pretrained, load_weights
+from hdnet_lib.utils.files import atomic_write, first_line
 
 
 def read_run(run: Path) -> tuple[dict, pd.DataFrame]:
@@ -43,7 +43,9 @@ def read_run(run: Path) -> tuple[dict, pd.DataFrame]:
         log = pd.read_csv(run.with_suffix(".csv"))
         last = log.step.iloc[-1]
     except (OSError, ValueError, AttributeError, IndexError) as error:
-        raise ValueError(f"{run.with_suffix('.csv')}: the log of the run cannot be read: {reason(error)}.") from None
+        raise ValueError(
+            f"{run.with_suffix('.csv')}: the log of the run cannot be read: {first_line(error)}."
+        ) from None
     if str(last) != header.get("steps"):
         raise ValueError(f"{run}: this run has made {last} of its {header.get('steps')} steps: go on with it first.")
     return header, log
@@ -64,7 +66,7 @@ def pack(run: Path, target: Path) -> tuple[dict, pd.DataFrame]:
     tensors = {key: value.half() for key, value in load_file(run).items()}
     if not all(value.isfinite().all() for value in tensors.values()):
         raise ValueError(f"{run}: its weights do not fit into half precision.")
-    with replacing(target) as part:
+    with atomic_write(target) as part:
         save_file(tensors, part, metadata=header | {"config": json.dumps(config)})
     write_log(log, target.with_suffix(".csv"))
     return config, log
@@ -72,7 +74,7 @@ def pack(run: Path, target: Path) -> tuple[dict, pd.DataFrame]:
 
 def write_log(log: pd.DataFrame, target: Path) -> None:
     """Write a log, with five digits."""
-    with replacing(target) as part:
+    with atomic_write(target) as part:
         log.to_csv(part, index=False, float_format="%.5g")
 
 
@@ -87,7 +89,7 @@ def ship(run: Path, name: str, data: str, folder: Path) -> dict:
         stages = [(stages[-1][0], int(log.step.iloc[-1]) * config["batch_size"])]
     composites = " + ".join(f"{count:,} composites at {side} px" for side, count in stages)
     start = f"from {config['start']}, " if config["start"] else ""
-    loose = f"{config['loose_masks']:.0%} of the masks loose, " if config.get("loose_masks") else ""
+    loose = f"{config['mask_jitter']:.0%} of the masks loose, " if config.get("mask_jitter") else ""
     return {
         "model": config["model"],
         "overrides": config["overrides"],
@@ -103,10 +105,10 @@ def ship_scores(table: Path) -> None:
     scores, made_from = read_scores(table), table.with_suffix(".json").read_text()
     if set(json.loads(made_from)["methods"]) | {COMPOSITE} != set(scores.method):
         raise ValueError(f"{table}: its methods are not those that {table.stem}.json tells of.")
-    with replacing(ZOO_SCORES) as part:
+    with atomic_write(ZOO_SCORES) as part:
         # Without name and time, so that the same scores have the same bytes.
         part.write_bytes(gzip.compress(scores.to_csv(index=False, float_format="%.6g").encode(), mtime=0))
-    with replacing(ZOO_SCORES.with_suffix("").with_suffix(".json")) as part:
+    with atomic_write(ZOO_SCORES.with_suffix("").with_suffix(".json")) as part:
         part.write_text(made_from)
     print(f"{scores.method.nunique()} methods, {scores.name.nunique()} composites of {scores.photo.nunique()} photos")
 
@@ -129,7 +131,7 @@ def main() -> int:
         index = {name: vars(entry) for name, entry in list_pretrained().items()}
         for name, (first, *others) in named.items():
             index[name] = ship(first, name, arguments.data, WEIGHTS)
-            with replacing(WEIGHTS / "index.json") as part:
+            with atomic_write(WEIGHTS / "index.json") as part:
                 part.write_text(json.dumps(index, indent=2) + "\n")
             for run in others:
                 write_log(read_run(run)[1], WEIGHTS / "logs" / f"{run.stem}.csv")

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from hdnet_lib.cli import at_least
-from hdnet_lib.data.recipes import RECIPES
-from hdnet_lib.data.synthesis import match_masks, synthesize
+from hdnet_lib.composites.recipes import RECIPES
+from hdnet_lib.composites.synthesis import match_masks, synthesize
 
 
 def main() -> int:

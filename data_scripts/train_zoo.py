@@ -22,8 +22,10 @@ import pandas as pd
 from ship_weights import pack
 
 from hdnet_lib.cli import at_least, parse_stages
-from hdnet_lib.errors import reason
-from hdnet_lib.training import PRESETS, TrainingConfig, finished, read_log, train
+from hdnet_lib.training.checkpoint import finished, read_log
+from hdnet_lib.training.config import PRESETS, TrainingConfig
+from hdnet_lib.training.loop import train
+from hdnet_lib.utils.files import first_line
 
 ZOO = Path(__file__).parent / "zoo.csv"
 
@@ -59,7 +61,7 @@ def work(config: TrainingConfig, output: Path, deadline: float) -> str:
 def outcome(job: Future, output: Path) -> str:
     """What went wrong with a run, whatever it was, or nothing."""
     error = job.exception()
-    return f"{output.stem}: {type(error).__name__}: {reason(error)}" if error else job.result()
+    return f"{output.stem}: {type(error).__name__}: {first_line(error)}" if error else job.result()
 
 
 def main() -> int:

@@ -4,23 +4,17 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import Field, replace
 from pathlib import Path
 
 import pandas as pd
 
-from hdnet_lib.allocator import keep_freed_memory
-from hdnet_lib.benchmark import WAYS, as_markdown, benchmark
-from hdnet_lib.evaluation import BASELINES, COMPOSITE, calibration_composites, evaluate, method_name
-from hdnet_lib.export import export_onnx
-from hdnet_lib.files import replacing
-from hdnet_lib.folders import harmonize_folder
-from hdnet_lib.harmonize import WORKING_SIZE, harmonize
-from hdnet_lib.images import FORMATS, check_output, save_image
-from hdnet_lib.metrics import PROTOCOLS
-from hdnet_lib.registry import PRECISIONS, list_models, list_pretrained, load_model
-from hdnet_lib.statistics import (
+from hdnet_lib.data.images import FORMATS, check_output, save_image
+from hdnet_lib.evaluation.examples import calibration_composites
+from hdnet_lib.evaluation.methods import BASELINES, COMPOSITE, method_name
+from hdnet_lib.evaluation.metrics import PROTOCOLS
+from hdnet_lib.evaluation.scoring import evaluate
+from hdnet_lib.evaluation.summary import (
     choose_protocol,
     compare,
     entry_name,
@@ -28,9 +22,23 @@ from hdnet_lib.statistics import (
     gains_by_group,
     interval,
     ratio_bins,
-    summarise,
+    summarize,
 )
-from hdnet_lib.training import PRESETS, TrainingConfig, read_log, train
+from hdnet_lib.inference.benchmark import BACKENDS, as_markdown, benchmark
+from hdnet_lib.inference.folders import harmonize_folder
+from hdnet_lib.inference.harmonize import WORKING_SIZE, harmonize
+from hdnet_lib.inference.load import PRECISIONS, load_model
+from hdnet_lib.inference.onnx import export_onnx
+from hdnet_lib.model.registry import list_models, list_pretrained
+from hdnet_lib.training.checkpoint import read_log
+from hdnet_lib.training.config import PRESETS, options, parse_stages
+from hdnet_lib.training.loop import train
+from hdnet_lib.utils.allocator import keep_freed_memory
+from hdnet_lib.utils.arguments import at_least
+from hdnet_lib.utils.device import choose_device
+from hdnet_lib.utils.files import atomic_write
+
+DEVICES = "auto (CUDA, else Apple's MPS, else the CPU), cpu, cuda or mps"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,36 +62,20 @@ def main(arguments: list[str] | None = None) -> int:
                          help=f"longest side that the network sees (default {WORKING_SIZE})")  # fmt: skip
     command.add_argument("--suffix", default=".png", choices=FORMATS, help="format of a folder's results (%(default)s)")
     command.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of the network (%(default)s)")
+    command.add_argument("--device", default="auto", help=DEVICES)
     command.set_defaults(run=_harmonize)
 
-    command = commands.add_parser("train", help="train a model; the same command again goes on with a stopped run")
+    command = commands.add_parser("train", help="train a model; the same command again resumes a stopped run")
     command.add_argument(
         "data", help="CSV table with the columns image and masks, composites made on the fly; or a folder in iHarmony4 "
         "layout (or mini), whose composites are read"
     )  # fmt: skip
     command.add_argument("-o", "--output", required=True,
-                         help="weights to write (.safetensors); a .csv log and a .checkpoint beside it")  # fmt: skip
+                         help="weights to write (.safetensors); a .csv log and a .checkpoint next to it")  # fmt: skip
     command.add_argument("--preset", default="budget", choices=PRESETS, help="settings to start from (%(default)s)")
-    command.add_argument("--model", help=f"one of {', '.join(list_models())}")
-    command.add_argument("--stages", metavar="SIDE:COUNT,...",
-                         help="sides in pixels and numbers of composites, one after the other")  # fmt: skip
-    for option, kind, text in (
-        ("loose-masks", float, "share of composites whose mask misses the border a little, against reading the border"),
-        ("epochs", int, "rounds through the data at the last side, instead of the stages' counts"),
-        ("batch-size", int, "composites of one step, over all processes"),
-        ("learning-rate", float, "peak of the schedule"),
-        ("schedule", str, "cosine or steps"),
-        ("average-decay", float, "of the moving average of the weights; 0 for none"),
-        ("precision", str, "bf16 or fp32"),
-        ("initialisation", str, "identity or normal"),
-        ("start", str, "weights (.safetensors) to start from"),
-        ("validate-every", int, "steps between two validations, each with a checkpoint"),
-        ("seed", int, "of weights and data"),
-        ("device", str, "auto, cpu or cuda"),
-    ):
-        command.add_argument(f"--{option}", type=kind, help=text)
-    command.add_argument("--compile", action="store_true", default=None, help="let torch.compile make the network")
-    command.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; the run can go on later")
+    for option in options():
+        _add_setting(command, option)
+    command.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; run it again to resume")
     command.set_defaults(run=_train)
 
     command = commands.add_parser("evaluate", help="score models on composites whose real photo is known")
@@ -95,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         "another program made (%(default)s)"
     )  # fmt: skip
     command.add_argument(
-        "-o", "--output", metavar="TABLE.csv", help="table of all scores; a stopped evaluation goes on there"
+        "-o", "--output", metavar="TABLE.csv", help="table of all scores; a stopped evaluation is resumed there"
     )
     command.add_argument(
         "--protocols", nargs="+", default=list(PROTOCOLS), choices=PROTOCOLS, metavar="PROTOCOL",
@@ -109,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("batch-size", 1, 8, "composites that a network gets at once"),
     ):
         command.add_argument(f"--{option}", type=at_least(lowest), default=default, help=f"{text} (%(default)s)")
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    command.add_argument("--device", default="auto", help=DEVICES)
     command.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of networks (%(default)s)")
     command.add_argument("--shard", default="1/1", metavar="K/N", help="score the K-th of N shares; needs --output")
     command.add_argument("--images", metavar="FOLDER", help="write the results there, as PNG")
@@ -124,9 +116,9 @@ def main(arguments: list[str] | None = None) -> int:
                          help="(%(default)s)")  # fmt: skip
     command.add_argument("--sizes", nargs="+", type=at_least(256), default=[256, 512, 1024], metavar="PIXELS",
                          help="sides of the image (%(default)s)")  # fmt: skip
-    command.add_argument("--ways", nargs="+", default=["fp32"], choices=WAYS, metavar="WAY",
-                         help=f"how they run: {', '.join(WAYS)} (%(default)s)")  # fmt: skip
-    command.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    command.add_argument("--backends", nargs="+", default=["fp32"], choices=BACKENDS, metavar="BACKEND",
+                         help=f"how they run: {', '.join(BACKENDS)} (%(default)s)")  # fmt: skip
+    command.add_argument("--device", default="auto", help=DEVICES)
     command.add_argument("--repeats", type=at_least(1), default=7, help="timed calls each (%(default)s)")
     command.add_argument("-o", "--output", type=Path, metavar="TABLE.csv")
     command.set_defaults(run=_bench)
@@ -152,28 +144,29 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def at_least(lowest: int) -> Callable[[str], int]:
-    """For ``type=`` of an option: a whole number that is not below ``lowest``."""
-
-    def parse(text: str) -> int:
-        if not text.removeprefix("-").isdecimal() or int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {lowest}, not {text!r}.")
-        return int(text)
-
-    return parse
+def _add_setting(command: argparse.ArgumentParser, option: Field) -> None:
+    """An option for a field of :class:`TrainingConfig`; its default is the preset's."""
+    name, text = f"--{option.name.replace('_', '-')}", option.metadata["help"]
+    if option.name == "stages":
+        command.add_argument(name, metavar="SIDE:COUNT,...", help=text)
+    elif option.type is bool:
+        command.add_argument(name, action="store_true", default=None, help=text)
+    else:
+        command.add_argument(name, type=option.type, choices=option.metadata["choices"] or None, help=text)
 
 
 def _harmonize(parsed: argparse.Namespace) -> None:
+    device = choose_device(parsed.device)
     if Path(parsed.composite).is_dir():
+        model = load_model(parsed.model, parsed.precision).to(device)
         left_out = harmonize_folder(
-            load_model(parsed.model, parsed.precision), parsed.composite, parsed.mask, parsed.output,
-            parsed.working_size, parsed.suffix
-        )  # fmt: skip
+            model, parsed.composite, parsed.mask, parsed.output, parsed.working_size, parsed.suffix
+        )
         if left_out:
             raise ValueError(f"{left_out} photos were left out; the lines above say why.")
         return
     check_output(parsed.output, (parsed.composite, parsed.mask))
-    model = load_model(parsed.model, parsed.precision)
+    model = load_model(parsed.model, parsed.precision).to(device)
     save_image(harmonize(model, parsed.composite, parsed.mask, parsed.working_size), parsed.output)
 
 
@@ -186,15 +179,26 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     if parsed.shard != "1/1" and not parsed.output:
         raise ValueError("--shard needs --output: the shares meet in the table's folder.")
     table = evaluate(
-        parsed.data, parsed.models, parsed.output, parsed.protocols, parsed.split, parsed.size, parsed.partial,
-        parsed.limit, parsed.batch_size, parsed.device, parsed.shard, parsed.images, parsed.precision
-    )  # fmt: skip
+        parsed.data,
+        parsed.models,
+        parsed.output,
+        parsed.protocols,
+        split=parsed.split,
+        size=parsed.size,
+        partial=parsed.partial,
+        limit=parsed.limit,
+        batch_size=parsed.batch_size,
+        device=parsed.device,
+        shard=parsed.shard,
+        images=parsed.images,
+        precision=parsed.precision,
+    )
     scores = choose_protocol(table, parsed.protocols[0])
     counts = f"{scores.name.nunique()} composites of {scores.photo.nunique()} photos"
     print(
         f"\n{parsed.data}: {counts}, {parsed.size} px, protocol {parsed.protocols[0]}; gain over: {parsed.reference}\n"
     )
-    print(markdown(summarise(scores, parsed.reference)))
+    print(markdown(summarize(scores, parsed.reference)))
     if parsed.groups:
         for groups in (scores.subset, ratio_bins(scores), fmse_bins(scores, parsed.reference)):
             print(f"\nGain in dB and number made worse, by {groups.name}\n")
@@ -214,15 +218,15 @@ def _export(parsed: argparse.Namespace) -> None:
 def _bench(parsed: argparse.Namespace) -> None:
     if parsed.output and not parsed.output.parent.is_dir():
         raise ValueError(f"{parsed.output}: the folder {parsed.output.parent} does not exist.")
-    table = benchmark(parsed.models, parsed.sizes, parsed.device, parsed.repeats, parsed.ways)
-    print(f"{table.machine[0]}; seconds, times the floor, peak of memory\n\n{as_markdown(table)}")
+    table = benchmark(parsed.models, parsed.sizes, parsed.device, parsed.repeats, parsed.backends)
+    print(f"{table.machine[0]}; seconds, times the roofline, peak of memory\n\n{as_markdown(table)}")
     if parsed.output:
-        with replacing(parsed.output) as part:
+        with atomic_write(parsed.output) as part:
             table.to_csv(part, index=False, float_format="%.4g")
 
 
 def markdown(summary: pd.DataFrame) -> str:
-    """What :func:`~hdnet_lib.statistics.summarise` found, as a table to read and to paste."""
+    """What :func:`~hdnet_lib.evaluation.summary.summarize` found, as a table to read and to paste."""
     lines = [
         "| method | PSNR (dB) | gain (dB) | made worse | MSE | fMSE | SSIM |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -236,31 +240,16 @@ def markdown(summary: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def parse_stages(text: str) -> tuple[tuple[int, int], ...]:
-    """``128:64000,256:5120`` as ((128, 64000), (256, 5120)).
-
-    Raises:
-        ValueError: it does not look like that.
-    """
-    try:
-        stages = tuple(tuple(int(number) for number in stage.split(":")) for stage in text.split(","))
-        if any(len(stage) != 2 or min(stage) < 1 for stage in stages):
-            raise ValueError
-    except ValueError:
-        raise ValueError(f"--stages must look like 128:64000,256:5120, not {text!r}.") from None
-    return stages
-
-
 def _train(parsed: argparse.Namespace) -> None:
-    names = {field.name for field in fields(TrainingConfig)}
-    given = {name: value for name, value in vars(parsed).items() if name in names and value is not None}
+    given = {option.name: getattr(parsed, option.name) for option in options()}
+    given = {name: value for name, value in given.items() if value is not None} | {"data": parsed.data}
     if parsed.stages:
         given["stages"] = parse_stages(parsed.stages)
     model = train(replace(PRESETS[parsed.preset], **given), parsed.output, parsed.minutes)
     if os.environ.get("RANK", "0") != "0":  # one of several processes says what became of it
         return
     if model is None:
-        print(f"Stopped after {parsed.minutes:g} minutes; give the same command again to go on.")
+        print(f"Stopped after {parsed.minutes:g} minutes; give the same command again to resume.")
         return
     log = read_log(parsed.output)
     best = min(log, key=lambda row: row["validation_loss"])

@@ -2,7 +2,6 @@ import os
 import zlib
 from pathlib import Path
 
-import make_mini_dataset
 import numpy as np
 import prepare_iharmony4
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import settings
 from PIL import Image
 
 from hdnet_lib import create_model
+from hdnet_lib.composites.mini import build
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ def nano():
 def mini(tmp_path_factory):
     """The mini data set, built anew."""
     out = tmp_path_factory.mktemp("data") / "mini"
-    make_mini_dataset.build(out, make_mini_dataset.SEED)
+    build(out)
     return out
 
 
@@ -49,7 +49,7 @@ def small(mini, tmp_path_factory):
 
 @pytest.fixture
 def table(tmp_path):
-    """A pool of twelve photos, two of them in the validation part; the first has no mask, the second two."""
+    """A table of twelve photos, two of them in the validation split; the first has no mask, the second two."""
     names = [f"photo{number}.png" for number in range(200)]
     held_out = [name for name in names if zlib.crc32(name.encode()) % 20 == 0][:2]
     names = [name for name in names if zlib.crc32(name.encode()) % 20][:10] + held_out

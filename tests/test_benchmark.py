@@ -10,8 +10,8 @@ import pytest
 from conftest import REPOSITORY
 
 from hdnet_lib import cli
-from hdnet_lib.allocator import keep_freed_memory
-from hdnet_lib.benchmark import RECORDED, WAYS, as_markdown, benchmark, peak_of_process
+from hdnet_lib.inference.benchmark import BACKENDS, RECORDED, as_markdown, benchmark, peak_of_process
+from hdnet_lib.utils.allocator import keep_freed_memory
 
 
 def test_a_line_holds_what_it_is_compared_with(tmp_path, capsys):
@@ -24,12 +24,14 @@ def test_a_line_holds_what_it_is_compared_with(tmp_path, capsys):
     assert "| hdnet-nano | fp32 | " in printed
     assert table.machine[0] in printed
     assert table["size"].tolist() == [256, 1032]
-    assert table.times_floor.to_numpy() == pytest.approx((table.seconds / table.floor_seconds).to_numpy(), rel=0.01)
+    assert table.roofline_ratio.to_numpy() == pytest.approx(
+        (table.seconds / table.roofline_seconds).to_numpy(), rel=0.01
+    )
     first, large = table.iloc[0], table.iloc[1]
     assert first.times_released == pytest.approx(first.released_seconds / first.seconds, rel=0.01)
     assert pd.isna(large.released_seconds)  # all pairs would take too much memory
-    # The floor is arithmetic by the measured rate: it grows with the pixels.
-    work = table.floor_seconds * table.gflops_of_products
+    # The roofline is arithmetic by the measured rate: it grows with the pixels.
+    work = table.roofline_seconds * table.gflops_of_products
     assert work[1] / work[0] == pytest.approx((1032 / 256) ** 2, rel=0.01)
     assert 0.1 < first.peak_gb < 3
 
@@ -71,12 +73,12 @@ def test_freed_memory_is_kept_where_the_c_library_can():
 
 
 def test_every_way_is_measured_with_its_first_call():
-    ways = [way for way in WAYS if way != "compiled"]
-    table = benchmark(["hdnet-nano"], [256], "cpu", 1, ways)
-    assert table.way.tolist() == ways
+    backends = [backend for backend in BACKENDS if backend != "compiled"]
+    table = benchmark(["hdnet-nano"], [256], "cpu", 1, backends)
+    assert table.backend.tolist() == backends
     assert (table.first_seconds > 0).all()
     assert table.released_seconds.notna().tolist() == [True, False, False, False]
-    with pytest.raises(ValueError, match=r"a way to run is one of fp32, .*, not 'jit'"):
+    with pytest.raises(ValueError, match=r"a backend is one of fp32, .*, not 'jit'"):
         benchmark(["hdnet-nano"], [256], "cpu", 1, ["jit"])
 
 

@@ -23,7 +23,7 @@ import pytest
 from conftest import REPOSITORY
 from PIL import Image
 
-from hdnet_lib import report
+from hdnet_lib.course import report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None and not os.environ.get("NEED_BROWSER"):
@@ -35,9 +35,9 @@ SCREENSHOTS = REPOSITORY / "reports" / "screenshots"
 PATIENCE = 90_000
 """Milliseconds that a step may take: a kernel that imports PyTorch on a busy machine is slow."""
 SETUP = """
-from hdnet_lib.plots import use_style
+from hdnet_lib.course.plots import use_style
 from hdnet_lib.data import list_triplets
-from hdnet_lib.registry import load_model
+from hdnet_lib.inference.load import load_model
 use_style()
 model = load_model("hdnet-lite")
 triplets = {t.mask.stem: t for t in list_triplets("mini", "test")}
@@ -149,7 +149,8 @@ def drag(page, canvas, *points):
 def test_neighbour_explorer(opened):
     page = opened(
         "explorer",
-        "from hdnet_lib.widgets import explore_neighbours\nexplore_neighbours(model, images.composite, images.mask, 3)",
+        "from hdnet_lib.course.widgets import explore_neighbors\n"
+        "explore_neighbors(model, images.composite, images.mask, 3)",
     )
     canvas = page.locator("canvas.hdnet-picture")
     said = page.locator(".widget-html-content").last
@@ -174,7 +175,9 @@ def test_neighbour_explorer(opened):
 
 
 def test_before_and_after(opened):
-    page = opened("compare", "from hdnet_lib.widgets import before_after\nbefore_after(images.composite, images.real)")
+    page = opened(
+        "compare", "from hdnet_lib.course.widgets import before_after\nbefore_after(images.composite, images.real)"
+    )
     canvas = page.locator("canvas.hdnet-picture")
     page.wait_for_function("document.querySelector('canvas.hdnet-picture').width === 256")
     middle = pixels(canvas)
@@ -194,7 +197,7 @@ def test_before_and_after(opened):
 
 
 def test_your_photo(opened, lab, mini, tmp_path):
-    page = opened("own", "from hdnet_lib.widgets import harmonize_your_photo\nharmonize_your_photo(model)")
+    page = opened("own", "from hdnet_lib.course.widgets import harmonize_your_photo\nharmonize_your_photo(model)")
     _, folder = lab
     photo = next((mini / "Change" / "composite_images").glob("coffee_1_*"))
     said = page.locator(".widget-html-content").last
@@ -252,8 +255,8 @@ def test_kernels_and_ratios(opened):
         "browsers",
         "from IPython.display import display\n"
         "from hdnet_lib.evaluation import BASELINES, COMPOSITE, open_examples, score_methods\n"
-        "from hdnet_lib.statistics import choose_protocol\n"
-        "from hdnet_lib.widgets import browse_by_ratio, browse_kernels\n"
+        "from hdnet_lib.evaluation.summary import choose_protocol\n"
+        "from hdnet_lib.course.widgets import browse_by_ratio, browse_kernels\n"
         "display(browse_kernels(model, {'one': images, 'two': triplets['china_1'].read(256)}))\n"
         "examples = open_examples('mini', 'test', 64, False, 12)\n"
         "methods = {COMPOSITE: BASELINES['composite'], 'reinhard': BASELINES['reinhard']}\n"

@@ -22,7 +22,7 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from hdnet_lib.data import list_triplets
-from hdnet_lib.images import ImageError
+from hdnet_lib.data.images import ImageError
 
 
 @pytest.fixture
@@ -476,7 +476,7 @@ def test_a_disk_that_is_full_ends_the_run(small, tmp_path, monkeypatch):
 
 def test_workers_end_with_their_parent(tmp_path):
     code = (
-        "import time; from hdnet_lib.data.parallel import parallel\n"
+        "import time; from hdnet_lib.utils.parallel import parallel\n"
         "list(parallel(time.sleep, [60] * 4, 'sleeping', 'nap', 2))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

@@ -16,25 +16,19 @@ import pytest
 from conftest import REPOSITORY
 from PIL import Image
 
-from hdnet_lib import cli, evaluation
+from hdnet_lib import cli
+from hdnet_lib.composites.photo_dataset import PhotoDataset
 from hdnet_lib.data import list_triplets
-from hdnet_lib.data.pool import PhotoPool
-from hdnet_lib.evaluation import (
-    BASELINES,
-    COMPOSITE,
-    Example,
-    Network,
-    Triplets,
-    Validation,
-    evaluate,
-    load_method,
-    load_methods,
-    read_scores,
-    score_methods,
-)
-from hdnet_lib.metrics import PROTOCOLS, Protocol, score
-from hdnet_lib.registry import WEIGHTS, create_model, load_pretrained
-from hdnet_lib.statistics import choose_protocol, summarise
+from hdnet_lib.data.iharmony4 import Triplets
+from hdnet_lib.data.samples import Sample
+from hdnet_lib.evaluation import chunks, scoring
+from hdnet_lib.evaluation.chunks import read_scores
+from hdnet_lib.evaluation.examples import Validation
+from hdnet_lib.evaluation.methods import BASELINES, COMPOSITE, ModelMethod, load_method, load_methods
+from hdnet_lib.evaluation.metrics import PROTOCOLS, Protocol, score
+from hdnet_lib.evaluation.scoring import evaluate, score_methods
+from hdnet_lib.evaluation.summary import choose_protocol, summarize
+from hdnet_lib.model.registry import WEIGHTS, create_model, load_pretrained
 
 
 def example(name, photo, shift):
@@ -42,7 +36,7 @@ def example(name, photo, shift):
     real = rng.integers(60, 180, (16, 16, 3)).astype(np.uint8)
     mask = np.zeros((16, 16), bool)
     mask[4:12, 4:12] = True
-    return Example(name, "x", photo, np.where(mask[..., None], real + np.uint8(shift), real), mask, real)
+    return Sample(np.where(mask[..., None], real + np.uint8(shift), real), mask, real, name, "x", photo)
 
 
 def same(one, other):
@@ -71,7 +65,7 @@ def test_scores_are_those_of_the_metrics():
 
 
 def test_batches_score_as_single_composites_do(small):
-    methods = {"hdnet-lite": Network(load_pretrained())}
+    methods = {"hdnet-lite": ModelMethod(load_pretrained())}
     examples = Triplets(small, size=64)
     one, many = (score_methods(examples, methods, batch_size=size) for size in (1, 16))
     assert one.drop(columns=["mse", "fmse", "psnr", "ssim", "seconds"]).equals(many[one.columns[:6]])
@@ -115,9 +109,9 @@ def test_a_limit_spreads_over_the_list(mini):
 
 def test_validation_composites_are_of_held_out_photos(table):
     examples = list(Validation(table, 32))
-    assert {e.photo for e in examples} == {p.name for p, _ in PhotoPool(table, "validation", 32)._pairs}
-    assert not {e.photo for e in examples} & {p.name for p, _ in PhotoPool(table, "train", 32)._pairs}
-    chosen_by = PhotoPool(table, "validation", 32).composites([0])
+    assert {e.photo for e in examples} == {p.name for p, _ in PhotoDataset(table, "validation", 32)._pairs}
+    assert not {e.photo for e in examples} & {p.name for p, _ in PhotoDataset(table, "train", 32)._pairs}
+    chosen_by = PhotoDataset(table, "validation", 32).composites([0])
     assert not np.allclose(examples[0].composite, (chosen_by.composite[0].permute(1, 2, 0) + 1) * 127.5, atol=1)
     assert all((table.parent / e.photo).is_file() for e in examples)
     for one, other in zip(examples, Validation(table, 32), strict=True):
@@ -140,7 +134,7 @@ def test_full_masks_are_refused_and_doubles_scored_once(small, tmp_path):
 # --- methods
 
 
-@pytest.mark.parametrize("method", [*BASELINES.values(), Network(create_model("hdnet-nano"))])
+@pytest.mark.parametrize("method", [*BASELINES.values(), ModelMethod(create_model("hdnet-nano"))])
 def test_baselines_and_networks_change_the_foreground_alone(method):
     given = example("one", "a", 30)
     output = method([given])[0]
@@ -202,7 +196,7 @@ def test_methods_have_names_and_are_found(tmp_path):
 @pytest.fixture
 def parts(monkeypatch):
     """Parts of 16 composites: the 100 of the small data set make seven."""
-    monkeypatch.setattr(evaluation, "PART", 16)
+    monkeypatch.setattr(chunks, "CHUNK_SIZE", 16)
 
 
 def counting(monkeypatch):
@@ -251,8 +245,8 @@ def test_a_stopped_evaluation_goes_on_where_it_was(small, tmp_path, parts, monke
 
 def test_an_evaluation_that_is_killed_goes_on_where_it_was(small, tmp_path):
     code = (
-        "from hdnet_lib import evaluation; evaluation.PART = 4\n"
-        f"evaluation.evaluate({str(small)!r}, ['reinhard'], {str(tmp_path / 'scores.csv')!r}, size=64)"
+        "from hdnet_lib.evaluation import chunks, evaluate; chunks.CHUNK_SIZE = 4\n"
+        f"evaluate({str(small)!r}, ['reinhard'], {str(tmp_path / 'scores.csv')!r}, size=64)"
     )
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
@@ -331,16 +325,16 @@ def test_a_table_or_part_that_was_cut_is_not_taken_for_whole(small, tmp_path, pa
 def test_the_slower_of_two_runs_of_one_share_ends_well(small, tmp_path, monkeypatch):
     """The quicker one finishes the table, and removes the parts, while the other still scores."""
     run = partial(evaluate, small, ["reinhard"], tmp_path / "scores.csv", ["hdnet"], size=64)
-    original = evaluation.score_methods
+    original = scoring.score_methods
 
     def slow(*arguments):
         scores = original(*arguments)
         with monkeypatch.context() as patch:
-            patch.setattr(evaluation, "score_methods", original)
+            patch.setattr(scoring, "score_methods", original)
             run()
         return scores
 
-    monkeypatch.setattr(evaluation, "score_methods", slow)
+    monkeypatch.setattr(scoring, "score_methods", slow)
     same(run(), read_scores(tmp_path / "scores.csv"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.csv", "scores.json"]
 
@@ -424,7 +418,7 @@ def test_the_model_card_quotes_what_the_command_prints(mini):
     """The row of the composite to the last digit; those of the networks as far as processors agree."""
     card = (REPOSITORY / "hdnet_lib" / "weights" / "MODEL_CARD.md").read_text()
     table = choose_protocol(evaluate(mini, ["hdnet-lite", "hdnet-lite-loose"], protocols=["hdnet"]), "hdnet")
-    *_, composite, exact, loose = cli.markdown(summarise(table, COMPOSITE)).splitlines()
+    *_, composite, exact, loose = cli.markdown(summarize(table, COMPOSITE)).splitlines()
     assert composite in card
     for ours in (exact, loose):
         name = ours.split(" | ")[0]

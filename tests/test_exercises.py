@@ -10,8 +10,8 @@ from conftest import REPOSITORY
 from nbclient import NotebookClient
 from refresh_notebooks import clean, exercises, with_exercises
 
-from hdnet_lib.exercises import BEGIN, END, blank, check
-from hdnet_lib.report import WIDGET
+from hdnet_lib.course.exercises import BEGIN, END, blank, check
+from hdnet_lib.course.report import WIDGET
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("[0-9]*.ipynb"))
 

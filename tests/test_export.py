@@ -7,10 +7,14 @@ import pytest
 import torch
 from conftest import random_inputs
 
-from hdnet_lib import cli, create_model, export, harmonize, load_pretrained
-from hdnet_lib.evaluation import Network, Triplets, calibration_composites, evaluate, score_methods
-from hdnet_lib.export import OnnxModel, as_convolution, export_onnx
-from hdnet_lib.registry import in_bf16, load_model
+from hdnet_lib import cli, create_model, harmonize, load_pretrained
+from hdnet_lib.data.iharmony4 import Triplets
+from hdnet_lib.evaluation.examples import calibration_composites
+from hdnet_lib.evaluation.methods import ModelMethod
+from hdnet_lib.evaluation.scoring import evaluate, score_methods
+from hdnet_lib.inference import onnx
+from hdnet_lib.inference.load import Autocast, load_model
+from hdnet_lib.inference.onnx import OnnxModel, as_convolution, export_onnx
 
 REAL = Path(__file__).parents[2] / "shared" / "triplets"
 SIZES = [(1, 256, 256), (3, 32, 64), (2, 96, 32)]
@@ -61,8 +65,8 @@ def test_a_transposed_convolution_is_a_plain_one(kernel, stride):
 
 def changes(files, examples):
     """Mean change of the PSNR from float32 eager, in dB, of bf16, ONNX and int8."""
-    methods = {"eager": Network(load_pretrained()), "bf16": Network(in_bf16(load_pretrained()))}
-    methods |= {name: Network(OnnxModel(files / f"{name}.onnx")) for name in ("lite", "lite-int8")}
+    methods = {"eager": ModelMethod(load_pretrained()), "bf16": ModelMethod(Autocast(load_pretrained()))}
+    methods |= {name: ModelMethod(OnnxModel(files / f"{name}.onnx")) for name in ("lite", "lite-int8")}
     scores = score_methods(examples, methods, ["hdnet"]).pivot(index="name", columns="method", values="psnr")
     return scores.sub(scores.eager, axis=0).mean()
 
@@ -160,7 +164,7 @@ def test_a_network_of_others_is_refused(tmp_path):
 
 
 def test_without_the_packages_a_sentence_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(export, "PACKAGES", ("onnx", "a_package_that_is_not_there"))
+    monkeypatch.setattr(onnx, "PACKAGES", ("onnx", "a_package_that_is_not_there"))
     with pytest.raises(ValueError, match=r"a_package_that_is_not_there: install them with pip install 'hdnet-lab"):
         export_onnx(load_pretrained(), tmp_path / "lite.onnx")
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hdnet_lib import cli, folders, harmonize, load_pretrained
-from hdnet_lib.folders import harmonize_folder
-from hdnet_lib.images import ImageError, save_image
+from hdnet_lib import cli, harmonize, load_pretrained
+from hdnet_lib.data.images import ImageError, save_image
+from hdnet_lib.inference import folders
+from hdnet_lib.inference.folders import harmonize_folder
 
 
 @pytest.fixture

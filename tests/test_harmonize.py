@@ -13,9 +13,9 @@ from scipy import ndimage
 from hdnet_lib import harmonize, load_pretrained
 from hdnet_lib.cli import main
 from hdnet_lib.data import list_triplets
-from hdnet_lib.harmonize import prepare
-from hdnet_lib.images import ImageError, save_image, to_pixels
-from hdnet_lib.metrics import score
+from hdnet_lib.data.images import ImageError, save_image, to_pixels, to_unit
+from hdnet_lib.evaluation.metrics import score
+from hdnet_lib.inference.harmonize import prepare
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_a_colour_map_of_the_network_arrives_at_full_size(width, height, size):
 def test_the_network_sees_a_small_photo_as_it_is():
     composite, mask = photo(64, 48), mask_of(64, 48)
     job = prepare(composite, mask)
-    assert np.array_equal(to_pixels(job.small / 2 + 0.5), np.asarray(composite))
+    assert np.array_equal(to_pixels(to_unit(job.small)), np.asarray(composite))
     assert np.array_equal(job.network_mask[0, 0].numpy() * 255, mask)
 
 
@@ -198,7 +198,7 @@ def test_no_pixel_that_the_network_sees_mixes_foreground_and_background():
     mask[101:333, 57:411] = True
     pixels = np.where(mask[..., None], np.uint8([200, 40, 40]), np.uint8([30, 60, 220]))
     job = prepare(pixels, mask, 64)
-    small = to_pixels(job.small / 2 + 0.5)
+    small = to_pixels(to_unit(job.small))
     inside = job.network_mask[0, 0].numpy() > 0
     assert np.array_equal(np.unique(small[inside].reshape(-1, 3), axis=0), [[200, 40, 40]])
     assert np.array_equal(np.unique(small[~inside].reshape(-1, 3), axis=0), [[30, 60, 220]])
@@ -246,7 +246,7 @@ def test_24_megapixels_in_bounded_memory_with_its_detail():
 import numpy as np
 from PIL import Image
 from hdnet_lib import harmonize, load_pretrained
-from hdnet_lib.benchmark import peak_of_process
+from hdnet_lib.inference.benchmark import peak_of_process
 
 rng = np.random.default_rng(0)
 before = rng.integers(60, 196, (4000, 6000, 3), dtype=np.uint8)

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from hdnet_lib.images import to_pixels, to_tensor
+from hdnet_lib.data.images import to_pixels, to_tensor
 
 
 def test_pixels_and_tensors_round_trip():

@@ -6,8 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from hdnet_lib import local_dynamic
-from hdnet_lib.local_dynamic import LocalDynamic, nearest_neighbours
+from hdnet_lib import create_model
+from hdnet_lib.model import streaming
+from hdnet_lib.model.local_dynamic import LocalDynamic
+from hdnet_lib.model.registry import LOCAL_DYNAMICS
+from hdnet_lib.model.streaming import StreamingLocalDynamic, nearest_neighbors
+from hdnet_lib.model.variants import ReleasedLocalDynamic
 
 CHANNELS, SIDE = 6, 5
 
@@ -114,7 +118,7 @@ def test_released_formulation_differs_and_keeps_the_background():
     torch.manual_seed(0)
     feature, mask = torch.randn(2, CHANNELS, SIDE, SIDE), torch.zeros(2, 1, SIDE, SIDE)
     mask[..., :2, :] = 1
-    paper, released = LocalDynamic(CHANNELS), LocalDynamic(CHANNELS, formulation="released")
+    paper, released = LocalDynamic(CHANNELS), ReleasedLocalDynamic(CHANNELS)
     released.load_state_dict(paper.state_dict())
     assert not torch.allclose(paper(feature, mask), released(feature, mask))
     assert torch.equal(released(feature, mask)[..., 2:, :], feature[..., 2:, :])
@@ -125,7 +129,7 @@ def test_released_formulation_equals_its_description_worked_one_image_at_a_time(
     torch.manual_seed(1)
     feature, mask = torch.randn(2, CHANNELS, SIDE, SIDE), torch.zeros(2, 1, SIDE, SIDE)
     mask[..., :2, :] = 1
-    module = LocalDynamic(CHANNELS, k, "released")
+    module = ReleasedLocalDynamic(CHANNELS, k)
     for image, region, result in zip(feature, mask, module(feature, mask), strict=True):
         query, support = (image * region).flatten(1), (image * (1 - region)).flatten(1)
         values, indices = (query.T @ support).topk(k, dim=1)
@@ -135,10 +139,11 @@ def test_released_formulation_equals_its_description_worked_one_image_at_a_time(
         torch.testing.assert_close(result, fused * region + image * (1 - region))
 
 
-@pytest.mark.parametrize(("k", "formulation"), [(0, "paper"), (-1, "paper"), (1.5, "paper"), (1, "cosine")])
-def test_bad_arguments_get_a_sentence(k, formulation):
-    with pytest.raises(ValueError, match="must be"):
-        LocalDynamic(4, k, formulation)
+@pytest.mark.parametrize("overrides", [{"k": 0}, {"k": -1}, {"k": 1.5}, {"local_dynamic": "cosine"}], ids=str)
+def test_bad_arguments_get_a_sentence(overrides):
+    for name in ("hdnet-nano", "base"):
+        with pytest.raises(ValueError, match="must be"):
+            create_model(name, **overrides)
 
 
 @pytest.mark.parametrize("formulation", ["dot", "zeroed", "positions"])
@@ -147,7 +152,7 @@ def test_each_divergence_alone_worked_position_by_position(formulation):
     feature, mask = torch.randn(1, CHANNELS, SIDE, SIDE), torch.zeros(1, 1, SIDE, SIDE)
     mask[..., :2, :] = 1
     feature[..., 2:, :] -= 3 * feature[:, :, :1, :1]  # where every background is unlike, a zero vector wins
-    module = LocalDynamic(CHANNELS, 2, formulation)
+    module = LOCAL_DYNAMICS[formulation](CHANNELS, 2)
     values, region = feature[0].flatten(1), mask.flatten().bool()
     compared = values if formulation == "dot" else F.normalize(values, dim=0)
     support = values * ~region if formulation == "zeroed" else values
@@ -169,9 +174,9 @@ def test_each_divergence_alone_worked_position_by_position(formulation):
 def test_blocks_find_the_same_neighbours_as_the_whole_matrix(k, monkeypatch):
     torch.manual_seed(0)
     query, support = torch.randn(70, 8), torch.randn(150, 8)
-    monkeypatch.setattr(local_dynamic, "BLOCK", (16, 40))
-    assert torch.equal(nearest_neighbours(query, support, k), (query @ support.T).topk(k, dim=1).indices)
-    few = nearest_neighbours(query, support[:4], k)
+    monkeypatch.setattr(streaming, "BLOCK", (16, 40))
+    assert torch.equal(nearest_neighbors(query, support, k), (query @ support.T).topk(k, dim=1).indices)
+    few = nearest_neighbors(query, support[:4], k)
     assert torch.equal(few, (query @ support[:4].T).topk(min(k, 4), dim=1).indices)
 
 
@@ -182,11 +187,11 @@ def test_a_streamed_map_and_its_gradients_are_those_of_the_dense_one(k, monkeypa
     feature = torch.randn(4, CHANNELS, 9, 7, dtype=torch.float64, requires_grad=True)
     mask = torch.zeros(4, 1, 9, 7, dtype=torch.float64)
     mask[0, :, 2:5, 1:4], mask[1, :, :8], mask[2] = 1, 1, 1
-    module = LocalDynamic(CHANNELS, k).double()
+    module = StreamingLocalDynamic(CHANNELS, k).double()
     results = []
     for largest in (10**6, 0):
         module.largest_dense = largest
-        monkeypatch.setattr(local_dynamic, "BLOCK", (5, 8))
+        monkeypatch.setattr(streaming, "BLOCK", (5, 8))
         output = module(feature, mask)
         results.append([output, *torch.autograd.grad(output.square().sum(), [feature, *module.parameters()])])
     for dense, streamed in zip(*results, strict=True):
@@ -195,8 +200,10 @@ def test_a_streamed_map_and_its_gradients_are_those_of_the_dense_one(k, monkeypa
 
 
 def test_a_streamed_map_works_under_autocast():
-    module, feature, mask = case(0)
-    expected = module(feature, mask)
+    dense, feature, mask = case(0)
+    expected = dense(feature, mask)
+    module = StreamingLocalDynamic(CHANNELS)
+    module.load_state_dict(dense.state_dict())
     module.largest_dense = 0
     with torch.autocast("cpu", torch.bfloat16):
         streamed = module(feature, mask)
@@ -208,7 +215,7 @@ def test_a_map_of_a_large_photo_needs_no_matrix_of_all_pairs():
     torch.manual_seed(0)
     feature, mask = torch.randn(1, 8, 256, 256), torch.zeros(1, 1, 256, 256)
     mask[..., 100:130, 80:160] = 1
-    module = LocalDynamic(8)
+    module = StreamingLocalDynamic(8)
     before = psutil.Process().memory_info().rss
     peak = []
     hook = module.adaptive.register_forward_hook(lambda *_: peak.append(psutil.Process().memory_info().rss))

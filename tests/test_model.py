@@ -3,8 +3,8 @@ import torch
 from conftest import random_inputs
 
 from hdnet_lib import HDNet, create_model, list_models, paste
-from hdnet_lib.losses import foreground_mse
-from hdnet_lib.model import initialise_as_identity
+from hdnet_lib.model.initialization import initialize_as_identity
+from hdnet_lib.model.losses import foreground_mse
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -67,8 +67,8 @@ def test_mask_matters(nano):
 def test_inspect_shows_what_forward_did(nano):
     composite, mask = random_inputs()
     pieces = nano.inspect(composite, mask)
-    features, matches = pieces["features"], pieces["matches"]
-    assert torch.equal(pieces["output"], nano(composite, mask))
+    features, matches = pieces.features, pieces.matches
+    assert torch.equal(pieces.output, nano(composite, mask))
     assert features["encoder0"].shape == (1, 2, 32, 32)
     assert features["bottleneck"].shape == features["local_dynamic"].shape == (1, 16, 4, 4)
     assert features["decoder6"].shape == (1, 4, 32, 32)
@@ -77,10 +77,10 @@ def test_inspect_shows_what_forward_did(nano):
     fused = nano.local_dynamic.fuse(reference, features["bottleneck"].flatten(2))
     foreground = ~matches.background[0]
     torch.testing.assert_close(features["local_dynamic"].flatten(2)[0, :, foreground], fused[0, :, foreground])
-    assert {stage: w_f.shape for stage, (w_f, _) in pieces["kernels"].items()} == {
+    assert {stage: w_f.shape for stage, (w_f, _) in pieces.kernels.items()} == {
         "4": (1, 16, 16), "5": (1, 8, 8), "6": (1, 4, 4),
     }  # fmt: skip
-    w_f, w_b = pieces["kernels"]["6"]
+    w_f, w_b = pieces.kernels["6"]
     expected = torch.where(
         mask == 1,
         torch.einsum("boi,bihw->bohw", w_f, features["decoder6"]),
@@ -90,7 +90,7 @@ def test_inspect_shows_what_forward_did(nano):
 
 
 def test_inspect_without_local_dynamic():
-    assert create_model("base", width=2).inspect(*random_inputs())["matches"] is None
+    assert create_model("base", width=2).inspect(*random_inputs()).matches is None
 
 
 C, M = random_inputs()
@@ -141,7 +141,7 @@ def test_loss_by_hand():
 def test_an_identity_start_gives_the_composite_back(name):
     torch.manual_seed(0)
     model = create_model(name, width=8)
-    initialise_as_identity(model)
+    initialize_as_identity(model)
     composite, mask = random_inputs(batch=2)
     output = model(composite, mask)
     assert (output - (1.15 * composite).tanh()).abs().mean() < 0.05
@@ -151,7 +151,7 @@ def test_an_identity_start_gives_the_composite_back(name):
 
 def test_an_identity_start_takes_what_a_narrow_network_can_carry():
     model = create_model("hdnet-nano")
-    initialise_as_identity(model)
+    initialize_as_identity(model)
     composite, mask = random_inputs()
     output = model(composite, mask)
     positive = composite[:, :2].clamp(min=0)  # red and green, and their negatives do not fit in

@@ -3,10 +3,10 @@ from conftest import check_gradients
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdnet_lib.global_dynamic import GlobalDynamic
-from hdnet_lib.guide_mask import GuideMask
-from hdnet_lib.rain import RAIN, region_statistics
-from hdnet_lib.spatial_attention import SpatialAttention
+from hdnet_lib.model.global_dynamic import GlobalDynamic
+from hdnet_lib.model.rain import RAIN
+from hdnet_lib.model.variants import LearnedMaskGlobalDynamic, SpatialAttention
+from hdnet_lib.utils.regions import region_statistics
 
 SEEDS = st.integers(0, 10**6)
 
@@ -96,11 +96,11 @@ def test_mgd_gradients():
 
 def test_learned_mask_replaces_the_given_one():
     feature, mask = feature_and_mask(0)
-    module = GlobalDynamic(4, learned_mask=True).double()
+    module = LearnedMaskGlobalDynamic(4).double()
     torch.testing.assert_close(module(feature, mask), module(feature, 1 - mask))
-    guide = GuideMask(4).double()
-    scores = guide.conv(feature)
-    torch.testing.assert_close(guide(feature)[:, 0], torch.sigmoid(scores[:, 0] - scores[:, 1]))
+    scores = module.guide.conv(feature)
+    learned = module.region_mask(feature, mask)
+    torch.testing.assert_close(learned[:, 0], torch.sigmoid(scores[:, 0] - scores[:, 1]))
 
 
 def test_spatial_attention_is_a_gate_that_ignores_the_mask():

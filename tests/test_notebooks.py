@@ -7,10 +7,10 @@ import papermill
 import pytest
 from conftest import REPOSITORY
 
-from hdnet_lib.data.pool import PhotoPool
-from hdnet_lib.recording import parameter_names
+from hdnet_lib.composites.photo_dataset import PhotoDataset
+from hdnet_lib.course.recording import parameter_names
 
-WIDGETS = ("before_after(", "harmonize_your_photo(", "explore_neighbours(", "browse_kernels(", "browse_by_ratio(")
+WIDGETS = ("before_after(", "harmonize_your_photo(", "explore_neighbors(", "browse_kernels(", "browse_by_ratio(")
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((REPOSITORY / "notebooks" / "solutions").glob("*.ipynb"))
 
@@ -41,7 +41,7 @@ def test_every_cell_was_run_in_order_without_error(path):
 def test_no_picture_of_the_photo_without_a_licence_is_committed(name, parameter, mini):
     path = REPOSITORY / "notebooks" / f"{name}.ipynb"
     shown = papermill.inspect_notebook(str(path))[parameter]["default"].strip('"')
-    photos = PhotoPool(mini / "pool.csv", "train", 32).photos([int(number) for number in shown.split()], 0)
+    photos = PhotoDataset(mini / "pool.csv", "train", 32).photos([int(number) for number in shown.split()], 0)
     assert photos
     assert not [photo for photo in photos if "motorcycle" in photo]
 
@@ -118,13 +118,13 @@ def test_only_volatile_cells_are_exempt_from_comparison():
         ("10_speed_and_resolution", "here = benchmark(", 0),
         (
             "10_speed_and_resolution",
-            'here[["machine", "model", "size", "seconds", "times_floor", "peak_gb"]].round(3)',
+            'here[["machine", "model", "size", "seconds", "roofline_ratio", "peak_gb"]].round(3)',
             1,
         ),
         ("10_speed_and_resolution", "folder = tempfile.TemporaryDirectory()", 0),
         (
             "10_speed_and_resolution",
-            'methods = {"composite": BASELINES["composite"], model: Network(load_model(model), choose_device(device))}',
+            'methods = {"composite": BASELINES["composite"], model: ModelMethod(load_model(model), choose_device(device))}',  # noqa: E501
             0,
         ),
     ]

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hdnet_lib import create_model, list_models, paper
+from hdnet_lib import create_model, list_models
+from hdnet_lib.course import paper
+from hdnet_lib.course.recording import METRICS
 from hdnet_lib.data.iharmony4 import PUBLISHED
-from hdnet_lib.statistics import METRICS
 
 
 def off(table, metric, groups, counts):

@@ -8,15 +8,12 @@ from pathlib import Path
 import nbformat
 from conftest import REPOSITORY
 
-from hdnet_lib.recording import parameter_names, recorded
+from hdnet_lib.course.recording import parameter_names, recorded
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 PLANTED = """
-from hdnet_lib.local_dynamic import LocalDynamic
-true = LocalDynamic.__init__
-def planted(self, channels, k=1, formulation="paper"):
-    true(self, channels, k, "dot" if formulation == "paper" else formulation)
-LocalDynamic.__init__ = planted
+from hdnet_lib.model.local_dynamic import LocalDynamic
+LocalDynamic.similarity = lambda self, values: values.transpose(1, 2) @ values
 """
 """A dot product for the cosine of Eq. 2. Python runs a file of the name sitecustomize.py when it starts."""
 

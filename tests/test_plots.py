@@ -5,8 +5,8 @@ import pytest
 
 mpl.use("Agg")
 
-from hdnet_lib import paper
-from hdnet_lib.plots import (
+from hdnet_lib.course import paper
+from hdnet_lib.course.plots import (
     difference,
     plot_by_ratio,
     plot_intervals,
@@ -19,7 +19,7 @@ from hdnet_lib.plots import (
     show_images,
     use_style,
 )
-from hdnet_lib.statistics import by_group, ratio_bins, smooth_by_ratio
+from hdnet_lib.evaluation.summary import by_group, ratio_bins, smooth_by_ratio
 
 
 @pytest.fixture(autouse=True)

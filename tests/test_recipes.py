@@ -8,7 +8,7 @@ from PIL import Image
 from skimage.color import rgb2hsv, rgb2lab, xyz_tristimulus_values
 from skimage.exposure import match_histograms as skimage_match_histograms
 
-from hdnet_lib.data.color import (
+from hdnet_lib.composites.color import (
     RGB_TO_XYZ,
     RGB_TO_YCBCR,
     linear_to_srgb,
@@ -16,9 +16,9 @@ from hdnet_lib.data.color import (
     rgb_to_lab,
     srgb_to_linear,
 )
-from hdnet_lib.data.plausibility import LIMITS, Plausibility, measure, plausible
-from hdnet_lib.data.pool import PhotoPool
-from hdnet_lib.data.recipes import (
+from hdnet_lib.composites.photo_dataset import PhotoDataset
+from hdnet_lib.composites.plausibility import LIMITS, Plausibility, measure, plausible
+from hdnet_lib.composites.recipes import (
     DRAWS,
     RECIPES,
     TRANSFERS,
@@ -32,13 +32,13 @@ from hdnet_lib.data.recipes import (
     illuminant,
     match_levels,
     photometric,
-    recolour,
+    recolor,
     reinhard,
     tone_curves,
     xiao,
 )
-from hdnet_lib.data.shifts import REAL_SHIFTS, Shift, assumed_retouch, coverage, measure_shift, sample_shifts
-from hdnet_lib.metrics import Protocol, score
+from hdnet_lib.composites.shifts import REAL_SHIFTS, Shift, assumed_retouch, coverage, measure_shift, sample_shifts
+from hdnet_lib.evaluation.metrics import Protocol, score
 
 
 def random_case(seed, batch=2):
@@ -94,7 +94,7 @@ def test_mix_channels_takes_one_matrix_or_one_for_each_image():
 def test_recipes_leave_the_background_and_stay_in_range(seed):
     photo, mask, *reference = random_case(seed)
     for recipe in RECIPES:
-        composite = recolour(recipe, photo, mask, *reference, random_uniform(seed))
+        composite = recolor(recipe, photo, mask, *reference, random_uniform(seed))
         background = (mask == 0).expand_as(photo)
         assert torch.equal(composite[background], photo[background])
         assert 0 <= composite.min() <= composite.max() <= 1
@@ -104,10 +104,10 @@ def test_recipes_leave_the_background_and_stay_in_range(seed):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_composite_does_not_depend_on_its_batch_or_on_precision(recipe):
     case, uniform = random_case(3, batch=4), random_uniform(3, batch=4)
-    together = recolour(recipe, *case, uniform)
-    alone = recolour(recipe, *(x[2:3] for x in case), uniform[2:3])
+    together = recolor(recipe, *case, uniform)
+    alone = recolor(recipe, *(x[2:3] for x in case), uniform[2:3])
     torch.testing.assert_close(together[2:3], alone, rtol=0, atol=1e-9)
-    single = recolour(recipe, *(x.float() for x in case), uniform)
+    single = recolor(recipe, *(x.float() for x in case), uniform)
     assert single.dtype == torch.float32
     # At single precision a value may fall into the next level of a histogram, which here holds few pixels.
     assert (single - together).abs().mean() < 1e-2
@@ -116,7 +116,7 @@ def test_a_composite_does_not_depend_on_its_batch_or_on_precision(recipe):
 @pytest.mark.parametrize("recipe", TRANSFERS)
 def test_a_region_is_its_own_reference(recipe):
     photo, mask, _, _ = random_case(0, batch=1)
-    result = recolour(recipe, photo, mask, photo, mask, random_uniform(0, 1))
+    result = recolor(recipe, photo, mask, photo, mask, random_uniform(0, 1))
     torch.testing.assert_close(result, photo, rtol=0, atol=5e-3)
 
 
@@ -124,7 +124,7 @@ def test_a_region_is_its_own_reference(recipe):
 def test_transfers_read_the_reference_inside_its_mask_only(recipe):
     photo, mask, reference, reference_mask = random_case(0)
     other = torch.where(reference_mask == 1, reference, 1 - reference)
-    one, two = (recolour(recipe, photo, mask, image, reference_mask, random_uniform(0)) for image in (reference, other))
+    one, two = (recolor(recipe, photo, mask, image, reference_mask, random_uniform(0)) for image in (reference, other))
     assert torch.equal(one, two)
 
 
@@ -135,12 +135,12 @@ def test_flat_regions_give_numbers(recipe):
     mask[..., 2:4, 2:4] = 1
     dark = torch.zeros(1, 3, 8, 8)
     for one, other in ((photo, dark), (dark, photo), (photo, photo)):
-        assert recolour(recipe, one, mask, other, mask, random_uniform(0, 1)).isfinite().all()
+        assert recolor(recipe, one, mask, other, mask, random_uniform(0, 1)).isfinite().all()
 
 
 def test_unknown_recipe_gets_a_sentence():
     with pytest.raises(ValueError, match="there is no recipe called 'magic', only reinhard, xiao"):
-        recolour("magic", *random_case(0), random_uniform(0))
+        recolor("magic", *random_case(0), random_uniform(0))
 
 
 # --- each recipe
@@ -203,7 +203,7 @@ def test_regrain_keeps_flat_surfaces_flat():
     mask = torch.ones(1, 1, 48, 48)
     mask[..., :4, :] = 0
     grain = {
-        recipe: recolour(recipe, sky, mask, forest, mask, random_uniform(0, 1))[:, :, 5:].std()
+        recipe: recolor(recipe, sky, mask, forest, mask, random_uniform(0, 1))[:, :, 5:].std()
         for recipe in ("histogram", "idt")
     }
     assert grain["idt"] < 0.2 * grain["histogram"]
@@ -360,7 +360,7 @@ def test_training_composites_cover_the_real_shifts(mini):
     """From the four train photos of the mini set alone; thousands of photos cover more."""
     real = pd.read_csv(REAL_SHIFTS)
     assert len(real) == 30
-    made, retouched = sample_shifts(PhotoPool(mini / "pool.csv", "train", 128), 192)
+    made, retouched = sample_shifts(PhotoDataset(mini / "pool.csv", "train", 128), 192)
     assert list(made) == list(retouched) == list(Shift._fields)
     assert len(made) == len(retouched) == 192
     covered = coverage(real, made)

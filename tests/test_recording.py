@@ -1,12 +1,16 @@
 import nbformat
 import pytest
 
-from hdnet_lib.recording import METRICS, recorded
-from hdnet_lib.report import run_notebook
+from hdnet_lib.course.recording import METRICS, recorded
+from hdnet_lib.course.report import run_notebook
 
 
 def test_what_a_notebook_records_is_read_back(tmp_path):
-    cells = ["from hdnet_lib.recording import record\nrecord(psnr=34.5, model='ours')", "print('x')", "record(worse=3)"]
+    cells = [
+        "from hdnet_lib.course.recording import record\nrecord(psnr=34.5, model='ours')",
+        "print('x')",
+        "record(worse=3)",
+    ]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=metadata)
     nbformat.write(book, tmp_path / "source.ipynb")

@@ -6,7 +6,8 @@ import torch
 from conftest import random_inputs
 from safetensors.torch import load_file, save_file
 
-from hdnet_lib import create_model, list_pretrained, load_pretrained, load_released_state_dict, load_weights, registry
+from hdnet_lib import create_model, list_pretrained, load_pretrained, load_released_state_dict, load_weights
+from hdnet_lib.model import registry
 
 PARITY = Path(__file__).parents[2] / "shared" / "parity"
 needs_parity = pytest.mark.skipif(not PARITY.is_dir(), reason="no tensors of the released network beside the project")

@@ -5,7 +5,7 @@ import nbformat
 import pytest
 import yaml
 
-from hdnet_lib import report
+from hdnet_lib.course import report
 
 
 def notebook(path, *sources, parameters="number = 1"):
@@ -96,7 +96,7 @@ def test_pages_ask_no_other_host(folder, tmp_path, monkeypatch):
 
 def test_the_landing_page_shows_results_with_units_and_the_picture_that_is_tagged(folder, tmp_path, monkeypatch):
     (folder / "01_bad.ipynb").unlink()
-    record = "from hdnet_lib.recording import record; record(psnr_k1_db=34.5, sky_percent=22, composites=1200)"
+    record = "from hdnet_lib.course.recording import record; record(psnr_k1_db=34.5, sky_percent=22, composites=1200)"
     plot = "import matplotlib.pyplot as plt; plt.figure(figsize=(1, 1)); plt.plot([number]); plt.show()"
     notebook(folder / "02_after.ipynb", "import matplotlib.pyplot as plt; plt.plot([5, 1]); plt.show()", plot, record)
     book = nbformat.read(folder / "02_after.ipynb", 4)

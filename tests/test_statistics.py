@@ -5,20 +5,20 @@ import pandas as pd
 import pytest
 
 from hdnet_lib.cli import markdown
-from hdnet_lib.plots import plot_by_ratio
-from hdnet_lib.statistics import (
+from hdnet_lib.course.plots import plot_by_ratio
+from hdnet_lib.course.report import in_words
+from hdnet_lib.evaluation.summary import (
     by_group,
     choose_protocol,
     compare,
     fmse_bins,
     gains_by_group,
-    in_words,
     mean_interval,
     permutation_test,
     ratio_bins,
     seed_means,
     smooth_by_ratio,
-    summarise,
+    summarize,
 )
 
 
@@ -40,7 +40,7 @@ def test_summary_counts_gains_and_losses():
     table = pd.concat(
         pd.DataFrame({"name": name, "photo": photo, "method": ["as it is", "ours"], "psnr": [before, after],
                       "mse": 1, "fmse": 1, "ssim": 1}) for name, photo, before, after in rows)  # fmt: skip
-    ours = summarise(table, "as it is").loc["ours"]
+    ours = summarize(table, "as it is").loc["ours"]
     assert (ours.composites, ours.photos, ours.worse) == (3, 2, 1)
     assert ours.gain == pytest.approx(2 / 3)
     # Only two photos: the mean gain of one is 2, of the other -2; resampling can give nothing beyond.
@@ -64,10 +64,10 @@ def test_intervals_resample_photos_and_cover_the_truth():
 
 def test_one_photo_alone_gives_no_interval(scores):
     one = scores[scores.photo == "a"]
-    gained = summarise(one, "before").loc["after"]
+    gained = summarize(one, "before").loc["after"]
     assert np.isnan(gained[["psnr_low", "psnr_high", "gain_low", "gain_high"]].astype(float)).all()
-    assert "| after | 31.50 | +1.00 | 1 |" in markdown(summarise(one, "before"))
-    assert "| after | 29.75 [20.00, " in markdown(summarise(scores, "before"))
+    assert "| after | 31.50 | +1.00 | 1 |" in markdown(summarize(one, "before"))
+    assert "| after | 29.75 [20.00, " in markdown(summarize(scores, "before"))
     words = in_words(by_group(scores, ratio_bins(scores)), ["psnr"])
     assert words.loc[("after", "15-100 %"), "PSNR"] == "36.0"  # of photo b alone
     assert words.loc[("after", "Average"), "PSNR"].startswith("29.8 [")

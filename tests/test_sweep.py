@@ -12,9 +12,10 @@ import yaml
 from conftest import REPOSITORY
 from distributed import Client, LocalCluster
 
-from hdnet_lib.evaluation import evaluate, read_scores
-from hdnet_lib.recording import recorded
-from hdnet_lib.report import absolute_paths
+from hdnet_lib.course.recording import recorded
+from hdnet_lib.course.report import absolute_paths
+from hdnet_lib.evaluation.chunks import read_scores
+from hdnet_lib.evaluation.scoring import evaluate
 
 
 def notebook(path, *sources, parameters):
@@ -35,7 +36,7 @@ def squares(tmp_path):
         "    pathlib.Path(folder, f'{number}.{time.time_ns()}.started').touch()\n"
         "    while not pathlib.Path(folder, 'go').exists():\n"
         "        time.sleep(0.05)",
-        "from hdnet_lib.recording import record\n"
+        "from hdnet_lib.course.recording import record\n"
         "record(square=number**2 // (1 - (number == bad)), label=f'no. {number}')",
         parameters="number = 1\nbad = -1\nfolder = ''",
     )

@@ -4,10 +4,10 @@ import pytest
 import synthesize_composites
 from PIL import Image
 
+from hdnet_lib.composites.recipes import TRANSFERS
+from hdnet_lib.composites.synthesis import match_masks, synthesize
 from hdnet_lib.data import list_triplets
-from hdnet_lib.data.recipes import TRANSFERS
 from hdnet_lib.data.splits import split_by_photo
-from hdnet_lib.data.synthesis import match_masks, synthesize
 
 
 @pytest.fixture(scope="module")

@@ -17,20 +17,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch._dynamo.exc import TorchDynamoException
 
-from hdnet_lib import create_model, training
+from hdnet_lib import create_model
 from hdnet_lib.cli import main
-from hdnet_lib.data.pool import PhotoPool, TripletPool
-from hdnet_lib.losses import foreground_mse
-from hdnet_lib.registry import load_weights
-from hdnet_lib.training import (
-    PRESETS,
-    TrainingConfig,
-    learning_rate_factor,
-    load_last,
-    read_log,
-    train,
-    validate,
-)
+from hdnet_lib.composites.photo_dataset import PhotoDataset
+from hdnet_lib.data.dataset import TripletDataset
+from hdnet_lib.model.losses import foreground_mse
+from hdnet_lib.model.registry import load_weights
+from hdnet_lib.training import checkpoint, loop
+from hdnet_lib.training.checkpoint import load_last, read_log
+from hdnet_lib.training.config import PRESETS, TrainingConfig, learning_rate_factor
+from hdnet_lib.training.loop import train, validate
 
 
 def run(table, output, **changes):
@@ -71,7 +67,7 @@ def test_training_reduces_the_loss(table, tmp_path):
     losses = []
     for samples in (8, 1600):
         output = tmp_path / f"{samples}.safetensors"
-        run(table, output, stages=((16, samples),), batch_size=8, validate_every=100, initialisation="normal")
+        run(table, output, stages=((16, samples),), batch_size=8, validate_every=100, initialization="normal")
         with output.with_suffix(".csv").open() as file:
             losses.append(float(list(csv.DictReader(file))[-1]["validation_psnr"]))
     assert losses[1] > losses[0] + 1
@@ -90,11 +86,11 @@ def test_training_continues_from_weights(table, tmp_path):
 
 
 def test_a_run_starts_near_the_identity_unless_told_otherwise(table, tmp_path):
-    batch = PhotoPool(table, "validation", 32).composites(range(128))
+    batch = PhotoDataset(table, "validation", 32).composites(range(128))
     losses = {}
     for start in ("identity", "normal"):
         output = tmp_path / f"{start}.safetensors"
-        run(table, output, learning_rate=1e-12, average_decay=0.0, initialisation=start, model="hdnet-lite")
+        run(table, output, learning_rate=1e-12, ema_decay=0.0, initialization=start, model="hdnet-lite")
         losses[start] = validate(load_last(output), batch)[0]
     assert losses["identity"] < losses["normal"] / 2
     assert losses["identity"] < 2 * validate(lambda composite, mask: composite, batch)[0]
@@ -130,13 +126,14 @@ def test_composites_made_for_several_steps_at_once_are_the_same(table):
         num_processes, process_index, device = 1, 0, torch.device("cpu")
 
     plan = [16] * 5 + [32] * 3
-    one = list(training._batches(config, plan, 2, OnGpu))
+    one = list(loop._batches(config, plan, 2, OnGpu))
     OnGpu.device = type("Device", (), {"type": "cuda"})
-    pools = {16: PhotoPool(table, size=16), 32: PhotoPool(table, size=32)}
+    datasets = {16: PhotoDataset(table, size=16), 32: PhotoDataset(table, size=32)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_pool", lambda config, part, side, device: pools[side])
-        patch.setattr(training, "MADE_TOGETHER", 8 * 16**2)
-        two = list(training._batches(config, plan, 2, OnGpu))
+        patch.setattr(loop, "_dataset", lambda config, split, side, accelerator: datasets[side])
+        patch.setattr(loop, "_to", lambda device, batch: batch)
+        patch.setattr(loop, "GPU_SYNTHESIS_PIXELS", 8 * 16**2)
+        two = list(loop._batches(config, plan, 2, OnGpu))
     assert len(one) == len(two) == 6
     for a, b in zip(one, two, strict=True):
         assert all(torch.allclose(x, y, atol=1e-5) for x, y in zip(a, b, strict=True))
@@ -146,9 +143,9 @@ def test_the_last_weights_can_be_looked_at(table, tmp_path):
     output = tmp_path / "w.safetensors"
     with pytest.raises(ValueError, match="there is no such checkpoint"):
         load_last(output)
-    run(table, output, learning_rate=0.3, average_decay=0.0)
+    run(table, output, learning_rate=0.3, ema_decay=0.0)
     losses = [row["validation_loss"] for row in read_log(output)]
-    batch = PhotoPool(table, "validation", 32).composites(range(128))
+    batch = PhotoDataset(table, "validation", 32).composites(range(128))
     assert validate(load_last(output), batch)[0] == pytest.approx(losses[-1], rel=1e-4)
     assert validate(load_weights(output), batch)[0] == pytest.approx(min(losses), rel=1e-4)
 
@@ -229,7 +226,7 @@ def test_a_killed_run_goes_on_to_the_same_end(table, tmp_path):
 @pytest.mark.parametrize("last", ["safetensors", "csv", "checkpoint"])
 def test_a_run_killed_while_it_saves_for_the_first_time_goes_on(table, tmp_path, monkeypatch, last):
     """Ended right after each of the three files."""
-    output, whole, real = tmp_path / "w.safetensors", tmp_path / "whole.safetensors", training.replacing
+    output, whole, real = tmp_path / "w.safetensors", tmp_path / "whole.safetensors", checkpoint.atomic_write
 
     @contextmanager
     def ends(path):
@@ -238,7 +235,7 @@ def test_a_run_killed_while_it_saves_for_the_first_time_goes_on(table, tmp_path,
         if path.suffix == f".{last}":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "replacing", ends)
+    monkeypatch.setattr(checkpoint, "atomic_write", ends)
     with pytest.raises(KeyboardInterrupt):
         run(table, output, **LONG)
     monkeypatch.undo()
@@ -249,17 +246,17 @@ def test_a_run_killed_while_it_saves_for_the_first_time_goes_on(table, tmp_path,
 
 def test_validation_is_at_the_last_side(table, tmp_path, monkeypatch):
     sides = []
-    monkeypatch.setattr(training, "validate", lambda _, batch: sides.append(batch.mask.shape[-1]) or (1.0, 20.0))
+    monkeypatch.setattr(loop, "validate", lambda _, batch: sides.append(batch.mask.shape[-1]) or (1.0, 20.0))
     run(table, tmp_path / "w.safetensors")
     assert set(sides) == {32}
 
 
-@pytest.mark.parametrize("kind", [PhotoPool, TripletPool])
+@pytest.mark.parametrize("kind", [PhotoDataset, TripletDataset])
 def test_loose_masks_are_for_training_alone(table, small, tmp_path, monkeypatch, kind):
-    data, validated = table if kind is PhotoPool else small, []
-    monkeypatch.setattr(training, "validate", lambda _, batch: validated.append(batch) or (1.0, 20.0))
+    data, validated = table if kind is PhotoDataset else small, []
+    monkeypatch.setattr(loop, "validate", lambda _, batch: validated.append(batch) or (1.0, 20.0))
     for share in (0.0, 1.0):
-        run(data, tmp_path / f"{share}.safetensors", loose_masks=share, stages=((32, 8),))
+        run(data, tmp_path / f"{share}.safetensors", mask_jitter=share, stages=((32, 8),))
     exact = kind(data, "validation", 32).composites(range(128))
     assert all(torch.equal(a, b) for batch in validated for a, b in zip(batch, exact, strict=True))
     weights = [load_file(tmp_path / f"{share}.safetensors") for share in (0.0, 1.0)]
@@ -317,7 +314,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(table, tmp_path, mon
         calls.append(0)  # four steps, eight parts of the validation, two steps
         return foreground_mse(*arguments) * (math.nan if len(calls) == 14 else 1)
 
-    monkeypatch.setattr(training, "foreground_mse", breaks)
+    monkeypatch.setattr(loop, "foreground_mse", breaks)
     output = tmp_path / "w.safetensors"
     with pytest.raises(FloatingPointError, match=r"The loss became nan in training and .* at step 8"):
         run(table, output)
@@ -335,14 +332,14 @@ def test_a_full_disk_keeps_the_last_good_state(table, tmp_path, monkeypatch, fil
     if file != "safetensors":  # the weights are written when they are better, which the first ones always are
         settings = TrainingConfig(model="hdnet-nano", data=str(table), batch_size=4, **LONG)
         assert train(settings, output, minutes=0) is None
-    real = training.replacing
+    real = checkpoint.atomic_write
 
     def full(path):
         if path.suffix == f".{file}":
             raise OSError(28, "No space left on device")
         return real(path)
 
-    monkeypatch.setattr(training, "replacing", full)
+    monkeypatch.setattr(checkpoint, "atomic_write", full)
     with pytest.raises(ValueError, match=r"step \d+ cannot be written, the state before it is kept: .*No space left"):
         run(table, output, **LONG)
     monkeypatch.undo()
@@ -384,14 +381,14 @@ def test_a_data_set_trains_too(small, tmp_path):
 
 def test_epochs_count_the_data(small, tmp_path):
     run(small, tmp_path / "w.safetensors", stages=((16, 0),), epochs=2, batch_size=10, validate_every=1000)
-    count = len(TripletPool(small, "train", 16))
+    count = len(TripletDataset(small, "train", 16))
     assert [row["step"] for row in log(tmp_path / "w.safetensors")] == [str(2 * count // 10)]
 
 
 def test_the_paper_preset_is_the_papers_recipe():
     paper = PRESETS["paper"]
     assert (paper.model, paper.stages[-1][0], paper.epochs, paper.batch_size) == ("hdnet", 256, 120, 12)
-    assert (paper.learning_rate, paper.average_decay, paper.precision) == (1e-3, 0, "fp32")
+    assert (paper.learning_rate, paper.ema_decay, paper.precision) == (1e-3, 0, "fp32")
     factors = [learning_rate_factor(epoch / 120, paper.schedule) for epoch in (0, 99.9, 100, 109.9, 110, 119)]
     assert factors == [1, 1, 0.1, 0.1, 0.01, 0.01]
 
@@ -425,7 +422,7 @@ def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
         "ends with .safetensors": [str(table), "-o", str(tmp_path / "w.csv")],
         "device must be auto or cpu or cuda": [str(table), *out, "--device", "quantum"],
         "schedule must be cosine or steps": [str(table), *out, "--schedule", "wobbly"],
-        "a share from 0 to 1": [str(table), *out, "--loose-masks", "50"],
+        "a share from 0 to 1": [str(table), *out, "--mask-jitter", "50"],
         "learning_rate above 0": [str(table), *out, "--learning-rate", "0"],
         "no list for the train split": [str(tmp_path), *out],
         "no model called": [str(table), *out, "--model", "unet"],

@@ -9,20 +9,22 @@ import torch
 from PIL import Image
 
 from hdnet_lib import harmonize, load_pretrained
-from hdnet_lib.data import list_triplets
-from hdnet_lib.evaluation import COMPOSITE, open_examples, score_methods
-from hdnet_lib.images import to_tensor
-from hdnet_lib.statistics import choose_protocol
-from hdnet_lib.widgets import (
+from hdnet_lib.course.widgets import (
     Picture,
     as_png,
     before_after,
     browse_by_ratio,
     browse_kernels,
     draw_shapes,
-    explore_neighbours,
+    explore_neighbors,
     harmonize_your_photo,
 )
+from hdnet_lib.data import list_triplets
+from hdnet_lib.data.samples import to_batch
+from hdnet_lib.evaluation.examples import open_examples
+from hdnet_lib.evaluation.methods import COMPOSITE
+from hdnet_lib.evaluation.scoring import score_methods
+from hdnet_lib.evaluation.summary import choose_protocol
 
 
 def find(widget, kind, **traits):
@@ -73,12 +75,12 @@ def test_shapes_are_filled():
 
 def test_the_explorer_shows_what_ld_finds(images):
     model = load_pretrained("hdnet-lite")
-    widget = explore_neighbours(model, images.composite, images.mask, 3)
+    widget = explore_neighbors(model, images.composite, images.mask, 3)
     picture = find(widget, Picture)[0]
     first = picture.image
     shape = decoded(first).shape
     with torch.inference_mode():
-        matches = model.inspect(to_tensor(images.composite) * 2 - 1, to_tensor(images.mask))["matches"]
+        matches = model.inspect(*to_batch(images)[:2]).matches
     inside = ~matches.background[0].view(8, 8)
     found = set()
     for x in np.linspace(0, shape[1] / 2, 30):
@@ -110,7 +112,7 @@ def text_of_position(widget):
 
 
 def test_a_click_on_the_background_is_told(images):
-    widget = explore_neighbours(load_pretrained("hdnet-lite"), images.composite, images.mask)
+    widget = explore_neighbors(load_pretrained("hdnet-lite"), images.composite, images.mask)
     picture = find(widget, Picture)[0]
     height, width, _ = decoded(picture.image).shape
     before = picture.image
@@ -128,7 +130,7 @@ def test_an_object_too_small_for_the_features_is_refused(images):
     mask = np.zeros_like(images.mask)
     mask[1, 1] = True
     with pytest.raises(ValueError, match=r"the object is too small: it fills none of the 8 x 8 positions"):
-        explore_neighbours(load_pretrained("hdnet-lite"), images.composite, mask)
+        explore_neighbors(load_pretrained("hdnet-lite"), images.composite, mask)
 
 
 def test_before_and_after_are_both_there(images):

@@ -20,14 +20,18 @@ import train_zoo
 from conftest import REPOSITORY, random_inputs
 from safetensors import safe_open
 
-from hdnet_lib import create_model, list_pretrained, load_pretrained, registry
+from hdnet_lib import create_model, list_pretrained, load_pretrained
 from hdnet_lib.cli import parse_stages
-from hdnet_lib.data.pool import PhotoPool
-from hdnet_lib.evaluation import evaluate, read_scores
-from hdnet_lib.local_dynamic import LocalDynamic
-from hdnet_lib.registry import load_weights
-from hdnet_lib.statistics import choose_protocol, compare
-from hdnet_lib.training import TrainingConfig, finished, read_log, train
+from hdnet_lib.composites.photo_dataset import PhotoDataset
+from hdnet_lib.evaluation.chunks import read_scores
+from hdnet_lib.evaluation.scoring import evaluate
+from hdnet_lib.evaluation.summary import choose_protocol, compare
+from hdnet_lib.model import registry
+from hdnet_lib.model.registry import load_weights
+from hdnet_lib.model.variants import RandomReference, ZeroReference
+from hdnet_lib.training.checkpoint import finished, read_log
+from hdnet_lib.training.config import TrainingConfig
+from hdnet_lib.training.loop import train
 
 ENTRIES = list(csv.DictReader(train_zoo.ZOO.open(newline="")))
 
@@ -97,7 +101,7 @@ def test_the_queue_is_stopped_and_goes_on(table, tmp_path, monkeypatch, capsys):
 
 def test_a_reference_of_zeros_ignores_the_background():
     torch.manual_seed(0)
-    module = LocalDynamic(4, formulation="zero")
+    module = ZeroReference(4)
     feature, mask = torch.randn(1, 4, 8, 8), torch.zeros(1, 1, 8, 8)
     mask[..., 2:5, 2:5] = 1
     other = torch.where(mask == 1, feature, torch.randn(1, 4, 8, 8))
@@ -109,7 +113,7 @@ def test_a_reference_of_zeros_ignores_the_background():
 def test_random_references_are_background_and_the_same_every_time():
     feature, mask = torch.randn(1, 4, 8, 8), torch.zeros(1, 1, 8, 8)
     mask[..., 2:5, 2:5] = 1
-    module = LocalDynamic(4, k=3, formulation="random")
+    module = RandomReference(4, k=3)
     matches = module.match(feature, mask)
     assert torch.equal(matches.indices, module.match(torch.randn(1, 4, 8, 8), mask).indices)
     assert matches.background[0][matches.indices[0]].all()
@@ -119,7 +123,7 @@ def test_random_references_are_background_and_the_same_every_time():
 def test_constant_kernels_do_not_depend_on_the_image():
     model = create_model("hdnet-nano", decoder_module="mgd-constant").eval()
     composite, mask = random_inputs(batch=2)
-    for kernels in model.inspect(composite, mask)["kernels"].values():
+    for kernels in model.inspect(composite, mask).kernels.values():
         for kernel in kernels:
             assert torch.equal(kernel[0], kernel[1])
 
@@ -129,11 +133,11 @@ def test_one_kernel_serves_both_regions_and_is_a_convolution():
     model = create_model("hdnet-nano", decoder_module="mgd-one").eval()
     composite, mask = random_inputs(batch=2)
     inside = model.inspect(composite, mask)
-    for stage, (foreground, background) in inside["kernels"].items():
+    for stage, (foreground, background) in inside.kernels.items():
         assert torch.equal(foreground, background)
-        feature = inside["features"][f"decoder{stage}"]
+        feature = inside.features[f"decoder{stage}"]
         expected = torch.einsum("oi,bihw->bohw", foreground[0], feature)
-        torch.testing.assert_close(inside["features"][f"dynamic{stage}"], expected)
+        torch.testing.assert_close(inside.features[f"dynamic{stage}"], expected)
     two = create_model("hdnet-nano", decoder_module="mgd-constant")
     numbers = [sum(p.numel() for p in network.dynamics.parameters()) for network in (two, model)]
     assert numbers[0] == 2 * numbers[1] > 0
@@ -156,7 +160,7 @@ def test_a_packed_pool_is_the_same_pool(table, tmp_path):
         with tarfile.open(part) as tar:
             tar.extractall(tmp_path / "unpacked", filter="data")
     for name in ("train", "validation"):
-        pools = [PhotoPool(path, name, 32) for path in (table, tmp_path / "unpacked" / "pool.csv")]
+        pools = [PhotoDataset(path, name, 32) for path in (table, tmp_path / "unpacked" / "pool.csv")]
         one, two = ([photo.name for photo, _ in pool._pairs] for pool in pools)
         assert one == two
         photos = [pool.resident[0].float() for pool in pools]

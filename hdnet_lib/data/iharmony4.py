@@ -15,16 +15,17 @@ from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from sys import intern
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from hdnet_lib.errors import reason
-from hdnet_lib.images import open_image
+from hdnet_lib.data.images import open_image
+from hdnet_lib.data.samples import Sample
+from hdnet_lib.utils.files import first_line
+from hdnet_lib.utils.paths import data_folder
 
-MINI = Path(__file__).parents[2] / "data" / "mini"
-"""Where ``make data`` builds the mini data set."""
+MINI = data_folder() / "mini"
+"""Where the mini data set is built, by the first command that asks for it (:mod:`~hdnet_lib.composites.mini`)."""
 
 PUBLISHED = {
     "HCOCO": {"train": 38545, "test": 4283},
@@ -39,22 +40,6 @@ FOLDERS = ("composite_images", "masks", "real_images")
 
 class MissingListError(ValueError):
     """A data set has no list for a split."""
-
-
-class Images(NamedTuple):
-    """The three images of a triplet."""
-
-    composite: np.ndarray
-    """(H, W, 3) uint8."""
-    mask: np.ndarray
-    """(H, W) bool, True on the foreground."""
-    real: np.ndarray
-    """(H, W, 3) uint8."""
-
-    @property
-    def ratio(self) -> float:
-        """Foreground ratio: the share of the image that the mask covers."""
-        return float(self.mask.mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +84,7 @@ class Triplet:
         """Path of the real photo."""
         return self.root / self.subset / "real_images" / f"{self.photo}{self.real_suffix}"
 
-    def read(self, size: int | None = None, background: str = "composite") -> Images:
+    def read(self, size: int | None = None, background: str = "composite") -> Sample:
         """Read the images.
 
         Args:
@@ -119,14 +104,16 @@ class Triplet:
         if not composite.size == mask.size == real.size:
             sizes = ", ".join(f"{image.width}x{image.height}" for image in (composite, mask, real))
             raise ValueError(f"{self.name}: composite, mask and real photo differ in size: {sizes}.")
+        original = composite.size
         if size is not None:
             composite, mask, real = (
                 image.resize((size, size), Image.Resampling.BILINEAR) for image in (composite, mask, real)
             )
-        images = Images(np.asarray(composite), np.asarray(mask) >= 128, np.asarray(real))
+        pixels, inside, answer = np.asarray(composite), np.asarray(mask) >= 128, np.asarray(real)
         if background == "real":
-            return images._replace(composite=np.where(images.mask[..., None], images.composite, images.real))
-        return images
+            pixels = np.where(inside[..., None], pixels, answer)
+        # By name alone: subsets that were made from the same photos share their clusters.
+        return Sample(pixels, inside, answer, self.name, self.subset, self.photo, original)
 
 
 def list_triplets(root: str | Path = "mini", split: str = "test", partial: bool = False) -> list[Triplet]:
@@ -168,7 +155,7 @@ def find_root(root: str | Path) -> Path:
     """
     if root == "mini":
         if not MINI.is_dir():
-            raise ValueError("The mini data set is not built yet: run `make data` in the repository.")
+            raise ValueError("the mini data set is not built yet: run `python -m hdnet_lib.composites.mini`.")
         return MINI
     root = Path(root).expanduser()
     if not root.is_dir():
@@ -202,7 +189,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: the list cannot be read: {reason(error)}.") from None
+        raise ValueError(f"{path}: the list cannot be read: {first_line(error)}.") from None
 
 
 def _explain(root: Path, split: str) -> str:
@@ -283,7 +270,7 @@ def file_finder() -> Callable[[Path], bool]:
         except (FileNotFoundError, NotADirectoryError):
             return frozenset()
         except OSError as error:
-            raise ValueError(f"{folder}: the folder cannot be read: {reason(error)}.") from None
+            raise ValueError(f"{folder}: the folder cannot be read: {first_line(error)}.") from None
 
     return lambda path: path.name in names(path.parent)
 
@@ -293,3 +280,50 @@ def _is_file(entry: os.DirEntry) -> bool:
         return entry.is_file()
     except OSError:  # a link that leads in a circle
         return False
+
+
+class Triplets(Sequence[Sample]):
+    """The triplets of a list, each once, read when asked for and squeezed to a square.
+
+    Args:
+        root, split, partial: see :func:`list_triplets`.
+        size: side of the square, in pixels.
+        limit: at most so many, spread evenly over the list; 0 for all.
+
+    Raises:
+        ValueError: the list or a file is missing. Reading one raises it, too: a file is damaged, or a mask is empty
+            or full at this size.
+    """
+
+    def __init__(
+        self, root: str | Path, split: str = "test", size: int = 256, partial: bool = False, limit: int = 0
+    ) -> None:
+        triplets = list(dict.fromkeys(list_triplets(root, split, partial)))
+        self.triplets = [triplets[index] for index in spread(len(triplets), limit)]
+        self.names = [triplet.name for triplet in self.triplets]
+        self.size = size
+
+    def sources(self) -> list:
+        """What changes when a composite does: its name, and size and date of its three files."""
+        files = ((triplet.composite, triplet.mask, triplet.real) for triplet in self.triplets)
+        return [(name, *map(stamp, paths)) for name, paths in zip(self.names, files, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.triplets[index].read(self.size)
+        if sample.mask.all() or not sample.mask.any():
+            state = "full" if sample.mask.all() else "empty"
+            raise ValueError(f"{sample.name}: its mask is {state}; check_dataset.py finds all such faults.")
+        return sample
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and date of a file."""
+    return path.stat().st_size, path.stat().st_mtime_ns
+
+
+def spread(length: int, limit: int) -> list[int]:
+    """At most ``limit`` of the numbers 0 to length - 1, evenly spread; all for a limit of 0."""
+    return list(range(length)) if not 0 < limit < length else [index * length // limit for index in range(limit)]

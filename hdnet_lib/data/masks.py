@@ -52,17 +52,17 @@ def feather(mask: Tensor, pixels: int) -> Tensor:
     return mask * (2 * F.avg_pool2d(mask, side, 1, pixels, count_include_pad=False) - 1).clamp(min=0)
 
 
-def kind(mask: np.ndarray) -> np.ndarray:
+def mask_descriptor(mask: np.ndarray) -> np.ndarray:
     """Rough kind of an object, to find others like it: three numbers that are close for masks (H, W) bool which
     are alike in size (logarithm of the ratio) and place (centre, twice, to weigh more)."""
     rows, columns = np.nonzero(mask)
     return np.array([np.log(mask.mean()), 2 * rows.mean() / mask.shape[0], 2 * columns.mean() / mask.shape[1]])
 
 
-DISTURBANCES = ("eroded", "dilated", "shifted", "rough")
+PERTURBATIONS = ("eroded", "dilated", "shifted", "rough")
 
 
-def disturb(mask: np.ndarray, kind: str, amount: int, seed: int = 0) -> np.ndarray:
+def perturb_mask(mask: np.ndarray, kind: str, amount: int, seed: int = 0) -> np.ndarray:
     """A mask as a careless hand would draw it.
 
     Args:
@@ -75,8 +75,8 @@ def disturb(mask: np.ndarray, kind: str, amount: int, seed: int = 0) -> np.ndarr
     Returns:
         (H, W) bool; empty where nothing is left.
     """
-    if kind not in DISTURBANCES:
-        raise ValueError(f"a mask can be {', '.join(DISTURBANCES)}, not {kind!r}.")
+    if kind not in PERTURBATIONS:
+        raise ValueError(f"a mask can be {', '.join(PERTURBATIONS)}, not {kind!r}.")
     if mask.all() or not mask.any():
         return mask
     # Distance to the border, in pixels: positive inside, negative outside.

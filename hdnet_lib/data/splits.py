@@ -1,5 +1,6 @@
-"""Splitting a data set into train and test without leaks: by real photo."""
+"""Splitting a data set without leaks: by real photo."""
 
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -48,3 +49,11 @@ def split_by_photo(photos: Sequence[str], strata: Sequence[str], test_share: flo
             "share (--test-share)."
         )
     return np.array([photo in chosen for photo in photos])
+
+
+def held_out(photos: Sequence[str]) -> list[bool]:
+    """Whether each photo belongs to the validation split of training: one in 20, by the CRC-32 of its name, and at
+    least one."""
+    checksums = {photo: zlib.crc32(photo.encode()) for photo in photos}
+    chosen = {photo for photo, value in checksums.items() if value % 20 == 0} or {min(checksums, key=checksums.get)}
+    return [photo in chosen for photo in photos]
