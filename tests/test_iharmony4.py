@@ -148,5 +148,5 @@ def test_groups_hold_every_composite_once(tmp_path):
 
 def test_mini_without_a_build_gets_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr("hdnet_lib.data.iharmony4.MINI", Path(tmp_path / "none"))
-    with pytest.raises(ValueError, match="run `make data`"):
+    with pytest.raises(ValueError, match="is not built yet"):
         list_triplets("mini")

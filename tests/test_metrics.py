@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
-from hdnet_lib.evaluation.metrics import PROTOCOLS, Protocol, ratio_bin, score
+from hdnet_lib.data.samples import ratio_bin
+from hdnet_lib.evaluation.metrics import PROTOCOLS, Protocol, score
 
 RNG = np.random.default_rng(0)
 REAL = RNG.integers(0, 256, (32, 40, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ from hdnet_lib.composites.plausibility import LIMITS
 from hdnet_lib.composites.recipes import RECIPES
 from hdnet_lib.data import list_triplets
 from hdnet_lib.data.iharmony4 import MINI
-from hdnet_lib.evaluation.metrics import ratio_bin
+from hdnet_lib.data.samples import ratio_bin
 
 
 def test_mini_is_the_one_of_the_manifest(mini):

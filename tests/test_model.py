@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import random_inputs
 
-from hdnet_lib import HDNet, create_model, list_models, paste
+from hdnet_lib import create_model, list_models, paste
 from hdnet_lib.model.initialization import initialize_as_identity
 from hdnet_lib.model.losses import foreground_mse
 
@@ -42,7 +42,8 @@ def test_rows_of_table_3_have_the_modules_that_they_name():
     assert modules["base+ld"] == (True, [])
     assert modules["base+sa"] == (False, ["SpatialAttention"])
     assert modules["base+mgd"] == (False, ["GlobalDynamic"])
-    assert modules["hdnet"] == modules["hdnet-star"] == (True, ["GlobalDynamic"])
+    assert modules["hdnet"] == (True, ["GlobalDynamic"])
+    assert modules["hdnet-star"] == (True, ["LearnedMaskGlobalDynamic"])
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (24, 40), (64, 16)])
@@ -124,7 +125,7 @@ def test_bad_inputs_get_one_sentence(nano, composite, mask):
 )  # fmt: skip
 def test_bad_arguments_get_one_sentence(arguments):
     with pytest.raises(ValueError, match=r"must|needs"):
-        HDNet(**arguments)
+        create_model("hdnet", **arguments)
 
 
 def test_loss_by_hand():

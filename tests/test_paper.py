@@ -6,8 +6,8 @@ import pytest
 
 from hdnet_lib import create_model, list_models
 from hdnet_lib.course import paper
-from hdnet_lib.course.recording import METRICS
 from hdnet_lib.data.iharmony4 import PUBLISHED
+from hdnet_lib.evaluation.summary import METRICS
 
 
 def off(table, metric, groups, counts):

@@ -160,7 +160,7 @@ def test_references_are_of_other_photos_and_like_the_foreground(table):
     pool = PhotoDataset(table, "train", 32)
     photo, reference = np.split(pool._plan(range(300), seed=0).index, 2)
     assert (pool._photo_of[photo] != pool._photo_of[reference]).all()
-    pool._kinds = np.arange(33).reshape(11, 3) * 100.0  # each is most like its neighbours
+    pool._descriptors = np.arange(33).reshape(11, 3) * 100.0  # each is most like its neighbours
     photo, reference = np.split(pool._plan(range(300), seed=0).index, 2)
     assert np.abs(photo - reference).mean() < 2
 
@@ -290,7 +290,7 @@ def test_tables_and_masks_that_mislead_are_refused(table):
     text, masks = table.read_text(), sorted(table.parent.glob("mask_*"))
     table.write_text(text, "utf-8-sig")  # as spreadsheets write it
     assert len(PhotoDataset(table, "train", 16)) == 11
-    with pytest.raises(ValueError, match="part must be train or validation, not 'test'"):
+    with pytest.raises(ValueError, match="split must be train or validation, not 'test'"):
         PhotoDataset(table, "test", 16)
     table.write_text(text.replace(" mask_", ",mask_"))
     with pytest.raises(ValueError, match="has too many commas: separate masks by spaces"):

@@ -1,7 +1,7 @@
 import nbformat
 import pytest
 
-from hdnet_lib.course.recording import METRICS, recorded
+from hdnet_lib.course.recording import METRICS_TYPE, recorded
 from hdnet_lib.course.report import run_notebook
 
 
@@ -18,7 +18,7 @@ def test_what_a_notebook_records_is_read_back(tmp_path):
     assert recorded(tmp_path / "run.ipynb") == {"psnr": 34.5, "model": "ours", "worse": 3}
     outputs = nbformat.read(tmp_path / "run.ipynb", 4).cells[0].outputs
     assert outputs[0].data["text/plain"] == "psnr: 34.5\nmodel: ours"
-    assert METRICS in outputs[0].data
+    assert METRICS_TYPE in outputs[0].data
     assert recorded(tmp_path / "source.ipynb") == {}
     (tmp_path / "source.ipynb").write_text("no notebook")
     with pytest.raises(ValueError, match=r"source.ipynb: this is no notebook"):

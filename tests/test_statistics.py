@@ -6,12 +6,12 @@ import pytest
 
 from hdnet_lib.cli import markdown
 from hdnet_lib.course.plots import plot_by_ratio
-from hdnet_lib.course.report import in_words
 from hdnet_lib.evaluation.summary import (
     by_group,
     choose_protocol,
     compare,
     fmse_bins,
+    format_means,
     gains_by_group,
     mean_interval,
     permutation_test,
@@ -68,7 +68,7 @@ def test_one_photo_alone_gives_no_interval(scores):
     assert np.isnan(gained[["psnr_low", "psnr_high", "gain_low", "gain_high"]].astype(float)).all()
     assert "| after | 31.50 | +1.00 | 1 |" in markdown(summarize(one, "before"))
     assert "| after | 29.75 [20.00, " in markdown(summarize(scores, "before"))
-    words = in_words(by_group(scores, ratio_bins(scores)), ["psnr"])
+    words = format_means(by_group(scores, ratio_bins(scores)), ["psnr"])
     assert words.loc[("after", "15-100 %"), "PSNR"] == "36.0"  # of photo b alone
     assert words.loc[("after", "Average"), "PSNR"].startswith("29.8 [")
     assert np.isnan(permutation_test(one.psnr, one.photo))

@@ -19,8 +19,8 @@ from hdnet_lib.composites.recipes import DRAWS, RECIPES, TRANSFERS, recolor
 from hdnet_lib.data.iharmony4 import FOLDERS
 from hdnet_lib.data.images import FORMATS, read_mask, read_photo, save_image, to_pixels, to_tensor
 from hdnet_lib.data.masks import mask_descriptor
+from hdnet_lib.data.samples import ratio_bin
 from hdnet_lib.data.splits import split_by_photo
-from hdnet_lib.evaluation.metrics import ratio_bin
 from hdnet_lib.utils.files import first_line
 from hdnet_lib.utils.parallel import parallel
 

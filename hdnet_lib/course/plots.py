@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from hdnet_lib.evaluation.metrics import RATIO_BINS, ratio_bin
+from hdnet_lib.data.samples import RATIO_BINS, ratio_bin
 from hdnet_lib.evaluation.summary import TITLES
 from hdnet_lib.model.local_dynamic import Matches
 from hdnet_lib.utils.files import atomic_write, first_line

@@ -9,7 +9,7 @@ from IPython.display import display
 
 from hdnet_lib.utils.files import first_line
 
-METRICS = "application/vnd.hdnet.metrics+json"
+METRICS_TYPE = "application/vnd.hdnet.metrics+json"
 """Kind of output that holds what a notebook records."""
 
 
@@ -36,7 +36,7 @@ def parameter_names(source: str) -> set[str]:
 def record(**metrics: float | int | str) -> None:
     """Record results in the running notebook, for :func:`recorded`; they are shown as text, too."""
     text = "\n".join(f"{name}: {value}" for name, value in metrics.items())
-    display({METRICS: metrics, "text/plain": text}, raw=True)
+    display({METRICS_TYPE: metrics, "text/plain": text}, raw=True)
 
 
 def recorded(executed: Path) -> dict[str, float | int | str]:
@@ -52,5 +52,5 @@ def recorded(executed: Path) -> dict[str, float | int | str]:
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     found = {}
     for output in outputs:
-        found |= output.get("data", {}).get(METRICS, {})
+        found |= output.get("data", {}).get(METRICS_TYPE, {})
     return found

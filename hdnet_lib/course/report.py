@@ -219,7 +219,7 @@ UNITS = {"db": " dB", "percent": " %", "gflop": " GFLOP"}
 """Units of recorded results, by the last part of their names."""
 
 
-def in_words(name: str, value: float | int | str) -> str:
+def metric_label(name: str, value: float | int | str) -> str:
     """A recorded result with its unit, such as "psnr: 34.8 dB" for psnr_db."""
     name, _, last = name.rpartition("_") if name.rpartition("_")[2] in UNITS else (name, "", "")
     number = f"{value:,}" if isinstance(value, int) else str(value)
@@ -235,7 +235,7 @@ def write_index(folder: Path, entries: list[dict], profile: str) -> None:
             if entry["failure"]
             else f"<p>ran in {entry['seconds']:.0f} s</p>"
         )
-        metrics = "".join(f"<span>{html.escape(in_words(*metric))}</span> " for metric in entry["metrics"].items())
+        metrics = "".join(f"<span>{html.escape(metric_label(*metric))}</span> " for metric in entry["metrics"].items())
         state += f'<p class="metrics">{metrics}</p>'
         picture = f'<img src="{entry["thumbnail"]}" alt="first figure">' if entry["thumbnail"] else ""
         link = html.escape(entry["title"])

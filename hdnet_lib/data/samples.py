@@ -52,3 +52,19 @@ def to_batch(*samples: Sample) -> Batch:
     """
     composites, masks, reals = (torch.cat([to_tensor(sample[field]) for sample in samples]) for field in range(3))
     return Batch(to_signed(composites), masks, to_signed(reals))
+
+
+RATIO_BINS = ((0.0, 0.05), (0.05, 0.15), (0.15, 1.0))
+"""Bins of Table 2, each open at its lower end and closed at its upper one."""
+
+
+def ratio_bin(ratio: float) -> str:
+    """Name of the bin of Table 2: "0-5 %", "5-15 %" or "15-100 %".
+
+    Raises:
+        ValueError: the ratio is not in (0, 1].
+    """
+    for low, high in RATIO_BINS:
+        if low < ratio <= high:
+            return f"{low * 100:.0f}-{high * 100:.0f} %"
+    raise ValueError(f"a foreground ratio lies in (0, 1], not at {ratio}.")

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from hdnet_lib.evaluation.metrics import RATIO_BINS, Scores, ratio_bin
+from hdnet_lib.data.samples import RATIO_BINS, ratio_bin
+from hdnet_lib.evaluation.metrics import Scores
 
 METRICS = Scores._fields
 TITLES = {"mse": "MSE", "fmse": "fMSE", "psnr": "PSNR", "ssim": "SSIM"}
@@ -170,7 +171,7 @@ def interval(low: float, high: float, write: Callable[[float], str]) -> str:
     return "" if np.isnan(low) else f" [{write(low)}, {write(high)}]"
 
 
-def in_words(table: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+def format_means(table: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """What :func:`by_group` found, to read: counts, and each mean with its interval."""
     result = table[["composites", "photos"]].copy()
     for metric in metrics:
