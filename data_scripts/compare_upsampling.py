@@ -157,7 +157,7 @@ def main() -> None:
     lines = []
     triplets = [triplet for split in options.splits for triplet in list_triplets(options.data, split)]
     for triplet in tqdm(triplets[:: options.every]):
-        composite, mask, real = triplet.read()
+        composite, mask, real = triplet.read()[:3]
         for name, strategy in {"composite": None, **STRATEGIES}.items():
             started = time.perf_counter()
             result = strategy(model, composite, mask) if strategy else composite

@@ -30,7 +30,7 @@ def before_after() -> None:
     model = load_pretrained("hdnet-lite")
     results, gains = {}, {}
     for triplet in list_triplets("mini", "test"):
-        composite, mask, real = triplet.read()
+        composite, mask, real = triplet.read()[:3]
         result = np.asarray(harmonize(model, composite, mask))
         before, after = (score(image, real, mask).psnr for image in (composite, result))
         results[triplet.name] = [composite, result, real], mask, [f"{before:.1f} dB", f"{after:.1f} dB", ""]

@@ -152,7 +152,7 @@ def _add_setting(command: argparse.ArgumentParser, option: Field) -> None:
     elif option.type is bool:
         command.add_argument(name, action="store_true", default=None, help=text)
     else:
-        command.add_argument(name, type=option.type, choices=option.metadata["choices"] or None, help=text)
+        command.add_argument(name, type=option.type, help=text)
 
 
 def _harmonize(parsed: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ FLOOR = {name: floor for floor, names in enumerate(LAYERS) for name in names.spl
 def upward_imports(package: Path) -> list[str]:
     """Every import of a package's part by another one that stands on the same floor or below."""
     found = []
-    for file in sorted(package.glob("*/*.py")) + [package / "cli.py", package / "version.py"]:
+    for file in [*sorted(package.glob("*/*.py")), package / "cli.py", package / "version.py"]:
         own = file.relative_to(package).parts[0].removesuffix(".py")
         for node in ast.walk(ast.parse(file.read_text())):
             modules = [node.module] if isinstance(node, ast.ImportFrom) else []

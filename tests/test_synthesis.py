@@ -38,7 +38,7 @@ def test_a_folder_of_photos_becomes_a_data_set(photos, tmp_path):
     assert {t.photo for t in triplets["train"]}.isdisjoint(t.photo for t in triplets["test"])
     rows = table.set_index("composite")
     for triplet in triplets["train"] + triplets["test"]:
-        composite, mask, real = triplet.read()
+        composite, mask, real = triplet.read()[:3]
         assert np.array_equal(composite[~mask], real[~mask])
         assert (composite[mask] != real[mask]).any()
         row = rows.loc[triplet.line]

@@ -18,9 +18,9 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from hdnet_lib.course.recording import recorded
+from hdnet_lib.utils.paths import CHECKOUT
 
-REPOSITORY = Path(__file__).parents[1]
-NOTEBOOKS = REPOSITORY / "notebooks"
+NOTEBOOKS = (CHECKOUT or Path()) / "notebooks"
 PATHS = ("data_root", "composite", "mask", "pool_table", "figures_dir", "scores")
 """Parameters that are paths."""
 MODELS = ("model", "models", "mask_models", "swept", "model_name", "star_name")
@@ -261,6 +261,9 @@ def main() -> int:
                         help="for every notebook that has it, such as -p data_root PATH")  # fmt: skip
     parser.add_argument("--out", type=Path, help="default: reports/, or reports/PROFILE/ for another profile than ci")
     arguments = parser.parse_args()
+    if not NOTEBOOKS.is_dir():
+        print("report: the notebooks come with the repository, not with the package: clone it first.", file=sys.stderr)
+        return 2
 
     known = known_parameters()
     names = list(known)
@@ -272,7 +275,7 @@ def main() -> int:
         print(f"report: {error}", file=sys.stderr)
         return 2
 
-    folder = REPOSITORY / "reports"
+    folder = NOTEBOOKS.parent / "reports"
     folder = arguments.out or (folder if arguments.profile == "ci" else folder / arguments.profile)
     folder.mkdir(parents=True, exist_ok=True)
     changed = {f"{key} = {value}" for own in parameters.values() for key, value in own.items()}

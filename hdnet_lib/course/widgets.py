@@ -24,13 +24,14 @@ from hdnet_lib.evaluation.summary import RATIO_NAMES, ratio_bins
 from hdnet_lib.inference.harmonize import harmonize
 from hdnet_lib.model.hdnet import HDNet
 from hdnet_lib.model.local_dynamic import LocalDynamic
+from hdnet_lib.model.variants import DotProduct
 from hdnet_lib.utils.files import first_line
 from hdnet_lib.utils.regions import resize_mask
 
 PREVIEW = 640
 """Longest side in pixels of a photo in :func:`harmonize_your_photo`."""
-SIMILARITIES = {"cosine": "paper", "dot product": "dot"}
-"""What LD compares by, as :class:`~hdnet_lib.model.local_dynamic.LocalDynamic` calls it."""
+SIMILARITIES = {"cosine": LocalDynamic, "dot product": DotProduct}
+"""What LD compares by."""
 ANY_RATIO = "all"
 
 
@@ -128,7 +129,7 @@ def explore_neighbors(model: HDNet, photo: np.ndarray, mask: np.ndarray, k: int 
 
     def show(_: object = None) -> None:
         with torch.inference_mode():
-            matches = LocalDynamic(feature.shape[1], neighbours.value, SIMILARITIES[kind.value]).match(feature, tensor)
+            matches = SIMILARITIES[kind.value](feature.shape[1], neighbours.value).match(feature, tensor)
         inside = ~matches.background[0]
         if state["position"] is None:
             inner = inside.nonzero()[:, 0]

@@ -1,14 +1,17 @@
 """Means, intervals and comparisons of a table of scores (:func:`hdnet_lib.evaluation.scoring.evaluate`).
 
-All intervals are 95 % and resample real photos, each with all its composites: composites of one photo are not
-independent, so resampling them one by one gives intervals that are too narrow. With a handful of photos even these
-are too narrow: look at the count beside them. A PSNR counts as 100 dB at most: a perfect result has no finite one.
+All intervals are 95 % (BCa bootstrap) and resample real photos, each with all its composites: composites of one photo
+are not independent, so resampling them one by one gives intervals that are too narrow. With a handful of photos even
+these are too narrow: look at the count beside them. A PSNR counts as 100 dB at most: a perfect result has no finite
+one.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from hdnet_lib.data.samples import RATIO_BINS, ratio_bin
 from hdnet_lib.evaluation.metrics import Scores
@@ -38,10 +41,12 @@ def choose_protocol(table: pd.DataFrame, protocol: str) -> pd.DataFrame:
     return chosen.assign(psnr=chosen.psnr.clip(upper=HIGHEST_PSNR))
 
 
-def bootstrap(
+def bootstrap_interval(
     numerator: np.ndarray, denominator: np.ndarray, photos: Sequence, draws: int = 5000, seed: int = 0
-) -> np.ndarray:
-    """Ratios of sums, (draws, M), over composites of resampled photos; NaN where there is one photo alone.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends (M,) of the BCa bootstrap intervals of ratios of sums, over composites of resampled photos.
+
+    NaN where there is one photo alone; both ends are the ratio itself where no resample differs from it.
 
     Args:
         numerator, denominator: (N, M), a row for each composite. With a denominator of ones this gives means, with
@@ -52,37 +57,55 @@ def bootstrap(
     """
     codes, names = pd.factorize(np.asarray(photos))
     if len(names) < 2:  # it would be drawn each time, and the interval would have no width
-        return np.full((draws, numerator.shape[1]), np.nan)
+        return np.full(numerator.shape[1], np.nan), np.full(numerator.shape[1], np.nan)
     sums = np.zeros((2, len(names), numerator.shape[1]))
     np.add.at(sums[0], codes, numerator)
     np.add.at(sums[1], codes, denominator)
-    rng = np.random.default_rng(seed)
-    ratios = []
-    for _ in range(0, draws, 500):  # in blocks, since times is (500, photos)
-        times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=min(500, draws))
-        ratios.append((times @ sums[0]) / (times @ sums[1]))
-    return np.concatenate(ratios)[:draws]
+
+    def ratio(numerators: np.ndarray, denominators: np.ndarray, axis: int) -> np.ndarray:
+        return numerators.sum(axis=axis) / denominators.sum(axis=axis)
+
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        found = stats.bootstrap(
+            (sums[0].T, sums[1].T),
+            ratio,
+            n_resamples=draws,
+            batch=max(1, 10**7 // sums[0].size),
+            axis=-1,
+            paired=True,
+            method="BCa",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    observed = ratio(*sums, axis=0)
+    return tuple(np.where(np.isnan(end), observed, end) for end in (found.low, found.high))
 
 
 def mean_interval(values: pd.Series, photos: pd.Series, draws: int = 5000, seed: int = 0) -> tuple[float, float, float]:
     """Mean over composites and the ends of its interval. ``values`` and ``photos`` share their index."""
     numbers = values.to_numpy(float)[:, None]
-    means = bootstrap(numbers, np.ones_like(numbers), photos.reindex(values.index), draws, seed)
-    low, high = np.quantile(means, [0.025, 0.975])
+    (low,), (high,) = bootstrap_interval(numbers, np.ones_like(numbers), photos.reindex(values.index), draws, seed)
     return values.mean(), low, high
 
 
 def permutation_test(values: pd.Series, photos: pd.Series, draws: int = 5000, seed: int = 0) -> float:
     """Two-sided p-value of paired differences: how often random signs give a mean as far from zero.
 
-    All composites of a real photo change sign together. The smallest value is 1 / (draws + 1); NaN for one photo alone.
+    All composites of a real photo change sign together. With few photos all signs are tried, else ``draws`` random
+    ones, and the smallest value is 1 / (draws + 1); NaN for one photo alone.
     """
     sums = values.groupby(photos).sum().to_numpy()
     if len(sums) < 2:
         return np.nan
-    signs = np.random.default_rng(seed).integers(0, 2, size=(draws, len(sums))) * 2 - 1
-    # The first term is what was observed; a little slack, since sums in another order differ in the last bit.
-    return (1 + (np.abs(signs @ sums) >= abs(sums.sum()) * (1 - 1e-9)).sum()) / (1 + draws)
+    return stats.permutation_test(
+        (sums,),
+        lambda signed, axis: np.abs(signed.sum(axis=axis)),
+        permutation_type="samples",  # of a single sample: it flips signs
+        alternative="greater",
+        n_resamples=draws,
+        batch=max(1, 10**7 // len(sums)),
+        rng=np.random.default_rng(seed),
+    ).pvalue
 
 
 def summarize(table: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -147,10 +170,8 @@ def by_group(table: pd.DataFrame, groups: pd.Series | str) -> pd.DataFrame:
             row = {"composites": len(part), "photos": part.photo.nunique()}
             if len(part):
                 values = part[list(METRICS)].to_numpy()
-                means = bootstrap(values, np.ones_like(values), part.photo)
-                for metric, mean, low, high in zip(
-                    METRICS, values.mean(axis=0), *np.quantile(means, [0.025, 0.975], axis=0), strict=True
-                ):
+                ends = bootstrap_interval(values, np.ones_like(values), part.photo)
+                for metric, mean, low, high in zip(METRICS, values.mean(axis=0), *ends, strict=True):
                     row |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
             rows[method, group] = row
     result = pd.DataFrame.from_dict(rows, orient="index")
@@ -289,8 +310,7 @@ def smooth_by_ratio(table: pd.DataFrame, metric: str, points: int = 60, width: f
     for method, scores in table.groupby("method", sort=False):
         weights = np.exp(-(((np.log(scores.ratio.to_numpy())[:, None] - grid) / width) ** 2) / 2)
         weighted = weights * scores[metric].to_numpy()[:, None]
-        means = bootstrap(weighted, weights, scores.photo, draws=1000)
-        lows, highs = np.quantile(means, [0.025, 0.975], axis=0)
+        lows, highs = bootstrap_interval(weighted, weights, scores.photo, draws=1000)
         curve = {"ratio": np.exp(grid), "mean": weighted.sum(axis=0) / weights.sum(axis=0), "low": lows, "high": highs}
         parts.append(pd.DataFrame({"method": method, **curve}))
     return pd.concat(parts, ignore_index=True)

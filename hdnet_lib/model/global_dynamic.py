@@ -33,7 +33,7 @@ class GlobalDynamic(nn.Module):
 
     def kernels(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """W_f and W_b of each image of feature (B, C, H, W), each (B, C, C): [b, o, i] maps channel i to channel o."""
-        kernels = self.expand(self.steering(feature)).view(len(feature), 2, self.channels, self.channels)
+        kernels = self.expand(self.steering(feature)).view(-1, 2, self.channels, self.channels)
         return kernels[:, 0], kernels[:, 1]
 
     def steering(self, feature: Tensor) -> Tensor:

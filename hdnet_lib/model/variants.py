@@ -128,7 +128,7 @@ class ConstantKernels(GlobalDynamic):
 
     def steering(self, feature: Tensor) -> Tensor:
         """One half each, (B, 4, 1, 1)."""
-        return feature.new_full((len(feature), self.expand.in_channels, 1, 1), 0.5)
+        return feature.new_full((feature.shape[0], self.expand.in_channels, 1, 1), 0.5)
 
 
 class SharedKernel(ConstantKernels):
@@ -140,7 +140,7 @@ class SharedKernel(ConstantKernels):
 
     def kernels(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """The same kernel twice, (B, C, C)."""
-        kernel = self.expand(self.steering(feature)).view(len(feature), self.channels, self.channels)
+        kernel = self.expand(self.steering(feature)).view(-1, self.channels, self.channels)
         return kernel, kernel
 
 
