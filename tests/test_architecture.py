@@ -7,6 +7,7 @@ from hdnet_lib import create_model
 from hdnet_lib.model.architecture import layer_table, receptive_fields
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "total"), [("hdnet", 57.92e9), ("hdnet-lite", 3.784e9)])
 def test_arithmetic(name, total):
     flops = layer_table(create_model(name)).groupby("part").flops.sum()

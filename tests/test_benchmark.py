@@ -14,6 +14,7 @@ from hdnet_lib.inference.benchmark import BACKENDS, RECORDED, as_markdown, bench
 from hdnet_lib.utils.allocator import keep_freed_memory
 
 
+@pytest.mark.slow
 def test_a_line_holds_what_it_is_compared_with(tmp_path, capsys):
     path = tmp_path / "bench.csv"
     arguments = ["--models", "hdnet-nano", "--sizes", "256", "1032", "--repeats", "1", "-o", str(path)]
@@ -36,6 +37,7 @@ def test_a_line_holds_what_it_is_compared_with(tmp_path, capsys):
     assert 0.1 < first.peak_gb < 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells the peak of a process")
 def test_the_peak_is_that_of_the_measuring_process_alone():
     """Not of this one, which holds three gigabytes meanwhile."""
@@ -72,6 +74,7 @@ def test_freed_memory_is_kept_where_the_c_library_can():
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
 
 
+@pytest.mark.slow
 def test_every_way_is_measured_with_its_first_call():
     backends = [backend for backend in BACKENDS if backend != "compiled"]
     table = benchmark(["hdnet-nano"], [256], "cpu", 1, backends)

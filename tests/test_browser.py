@@ -38,6 +38,8 @@ SETUP = """
 from hdnet_lib.course.plots import use_style
 from hdnet_lib.data import list_triplets
 from hdnet_lib.inference.load import load_model
+
+pytestmark = pytest.mark.slow
 use_style()
 model = load_model("hdnet-lite")
 triplets = {t.mask.stem: t for t in list_triplets("mini", "test")}

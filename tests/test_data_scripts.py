@@ -87,6 +87,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 def test_a_sound_copy_has_no_problems(mini, small):
     assert found(small) == found(mini) == set()
 
@@ -197,6 +198,7 @@ def test_the_copy_holds_what_reading_at_that_size_gives(mini, small):
             assert set(np.unique(Image.open(copied.mask))) <= {0, 255}
 
 
+@pytest.mark.slow
 def test_keep_aspect_shrinks_the_longer_side_and_never_enlarges(mini, tmp_path):
     prepare(mini, tmp_path / "out", 256, keep_aspect=True, workers=2)
     for original, copied in zip(list_triplets(mini)[::20], list_triplets(tmp_path / "out")[::20], strict=True):
@@ -252,6 +254,7 @@ def test_missing_files_stop_the_run_unless_partial(copy, tmp_path):
     assert len(list_triplets(tmp_path / "out")) == len(list_triplets(copy, partial=True))
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_moments_it_loses_nothing(small, tmp_path):
     """No file has its final name before it is whole, and the last run completes the copy."""
     prepare(small, tmp_path / "whole", size=128)
@@ -284,6 +287,7 @@ def test_killed_at_twenty_moments_it_loses_nothing(small, tmp_path):
     assert contents(out) == whole
 
 
+@pytest.mark.slow
 def test_killed_with_its_workers_it_loses_nothing(small, tmp_path):
     prepare(small, tmp_path / "whole", size=128)
     whole, out = contents(tmp_path / "whole"), tmp_path / "out"
@@ -302,6 +306,7 @@ def test_killed_with_its_workers_it_loses_nothing(small, tmp_path):
     assert contents(out) == whole
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_count(tmp_path):
     """Eight times the composites of 128 px: 700 more would fill 34 MB if they were kept."""
     peaks = []
@@ -403,6 +408,7 @@ def as_jpeg(root, out, quality):
         (out / f"IHD_{split}.txt").write_text("".join(lines))
 
 
+@pytest.mark.slow
 def test_jpeg_compression_is_no_damage_but_a_shift_is(mini, tmp_path):
     as_jpeg(mini, tmp_path, quality=75)
     assert found(tmp_path) == set()
@@ -474,6 +480,7 @@ def test_a_disk_that_is_full_ends_the_run(small, tmp_path, monkeypatch):
     assert not list((tmp_path / "out").glob("*.txt"))
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_parent(tmp_path):
     code = (
         "import time; from hdnet_lib.utils.parallel import parallel\n"

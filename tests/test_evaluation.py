@@ -149,6 +149,7 @@ def test_damaged_weights_are_named(small, tmp_path):
         evaluate(small, [str(tmp_path / "x.safetensors")], size=64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["hdnet", "dovenet"])
 def test_images_made_elsewhere_score_as_the_model_that_made_them(small, tmp_path, protocol):
     made = evaluate(small, ["hdnet-lite"], protocols=[protocol], size=64, images=tmp_path / "results")
@@ -207,6 +208,7 @@ def counting(monkeypatch):
     return read
 
 
+@pytest.mark.slow
 def test_a_table_is_written_whole_and_read_back_to_the_last_bit(small, tmp_path, parts):
     table = evaluate(small, ["hdnet-lite"], tmp_path / "scores.csv", size=64)
     assert len(table) == 100 * 2 * len(PROTOCOLS)
@@ -217,6 +219,7 @@ def test_a_table_is_written_whole_and_read_back_to_the_last_bit(small, tmp_path,
     same(table, evaluate(small, ["hdnet-lite"], size=64))
 
 
+@pytest.mark.slow
 def test_a_stopped_evaluation_goes_on_where_it_was(small, tmp_path, parts, monkeypatch):
     whole = evaluate(small, ["reinhard"], size=64)
     run = partial(evaluate, small, ["reinhard"], tmp_path / "scores.csv", size=64, batch_size=2)
@@ -243,6 +246,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was(small, tmp_path, parts, monke
     assert read == []
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_killed_goes_on_where_it_was(small, tmp_path):
     code = (
         "from hdnet_lib.evaluation import chunks, evaluate; chunks.CHUNK_SIZE = 4\n"
@@ -274,6 +278,7 @@ def test_shards_make_the_serial_table(small, tmp_path, parts):
         evaluate(small, ["reinhard"], size=64, shard="8/8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"size": 32}, {"limit": 50}, {"models": ["xiao"]}, {"protocols": ["idih"]}])
 def test_a_table_of_another_evaluation_is_not_touched(small, tmp_path, change):
     arguments = {"data": small, "models": ["reinhard"], "table": tmp_path / "scores.csv", "size": 64}
@@ -414,6 +419,7 @@ def test_bad_options_are_refused_before_anything_is_scored(small, arguments, sen
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_model_card_quotes_what_the_command_prints(mini):
     """The row of the composite to the last digit; those of the networks as far as processors agree."""
     card = (REPOSITORY / "hdnet_lib" / "weights" / "MODEL_CARD.md").read_text()

@@ -13,6 +13,8 @@ from refresh_notebooks import clean, exercises, with_exercises
 from hdnet_lib.course.exercises import BEGIN, END, blank, check
 from hdnet_lib.course.report import WIDGET
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("[0-9]*.ipynb"))
 
 

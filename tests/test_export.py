@@ -16,6 +16,8 @@ from hdnet_lib.inference import onnx
 from hdnet_lib.inference.load import Autocast, load_model
 from hdnet_lib.inference.onnx import OnnxModel, as_convolution, export_onnx
 
+pytestmark = pytest.mark.slow
+
 REAL = Path(__file__).parents[2] / "shared" / "triplets"
 SIZES = [(1, 256, 256), (3, 32, 64), (2, 96, 32)]
 

@@ -226,6 +226,7 @@ def test_high_frequencies_of_the_foreground_come_closer_to_the_real_photo(lite):
     assert 0.8 < np.exp(np.median(result)) < 1.15
 
 
+@pytest.mark.slow
 def test_shipped_weights_bring_composites_closer_to_the_real_photos(lite):
     gains = []
     for triplet in list_triplets("mini", "test")[::6]:
@@ -240,6 +241,7 @@ def test_half_precision_that_overflows_is_refused(lite):
         harmonize(copy.deepcopy(lite).half(), photo(256, 256), mask_of(256, 256))
 
 
+@pytest.mark.slow
 def test_24_megapixels_in_bounded_memory_with_its_detail():
     """In a process of its own, whose peak memory tells."""
     script = """

@@ -180,6 +180,7 @@ def test_blocks_find_the_same_neighbours_as_the_whole_matrix(k, monkeypatch):
     assert torch.equal(few, (query @ support[:4].T).topk(min(k, 4), dim=1).indices)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 4])
 def test_a_streamed_map_and_its_gradients_are_those_of_the_dense_one(k, monkeypatch):
     """Several foreground sizes in one batch, and images without one of the regions."""

@@ -7,6 +7,7 @@ from hdnet_lib.model.initialization import initialize_as_identity
 from hdnet_lib.model.losses import foreground_mse
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 @pytest.mark.parametrize("overrides", [{}, {"k": 3}, {"local_dynamic": "released"}], ids=str)
 def test_every_model_runs_and_learns(name, overrides):
@@ -138,6 +139,7 @@ def test_loss_by_hand():
     torch.testing.assert_close(foreground_mse(harmonized, real, mask, a_min=1).item(), (0.25 + 1.0) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in list_models() if name != "hdnet-nano"])
 def test_an_identity_start_gives_the_composite_back(name):
     torch.manual_seed(0)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from conftest import check_gradients
 from hypothesis import given
@@ -89,6 +90,7 @@ def test_mgd_kernels_depend_on_the_image_through_four_scalars_only():
     torch.testing.assert_close(module.kernels(shuffled), module.kernels(feature))
 
 
+@pytest.mark.slow
 def test_mgd_gradients():
     feature, mask = feature_and_mask(0, side=3)
     check_gradients(GlobalDynamic(4).double(), feature, mask)

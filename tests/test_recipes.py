@@ -356,6 +356,7 @@ def test_neutral_retouch_changes_nothing():
     torch.testing.assert_close(assumed_retouch(photo, mask, neutral), photo, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_composites_cover_the_real_shifts(mini):
     """From the four train photos of the mini set alone; thousands of photos cover more."""
     real = pd.read_csv(REAL_SHIFTS)

@@ -5,6 +5,7 @@ from hdnet_lib.course.recording import METRICS_TYPE, recorded
 from hdnet_lib.course.report import run_notebook
 
 
+@pytest.mark.slow
 def test_what_a_notebook_records_is_read_back(tmp_path):
     cells = [
         "from hdnet_lib.course.recording import record\nrecord(psnr=34.5, model='ours')",

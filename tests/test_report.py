@@ -32,6 +32,7 @@ def run(monkeypatch, out, *arguments):
     return report.main()
 
 
+@pytest.mark.slow
 def test_a_failing_notebook_is_named_and_the_others_still_run(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "reports"
     assert run(monkeypatch, out, "-p", "number", "7") == 1
@@ -94,6 +95,7 @@ def test_pages_ask_no_other_host(folder, tmp_path, monkeypatch):
         assert re.findall(r"""(?:src|data)=["']?https?:|url\(["']?https?:|@import|<link""", text) == []
 
 
+@pytest.mark.slow
 def test_the_landing_page_shows_results_with_units_and_the_picture_that_is_tagged(folder, tmp_path, monkeypatch):
     (folder / "01_bad.ipynb").unlink()
     record = "from hdnet_lib.course.recording import record; record(psnr_k1_db=34.5, sky_percent=22, composites=1200)"

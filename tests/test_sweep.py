@@ -17,6 +17,8 @@ from hdnet_lib.course.report import absolute_paths
 from hdnet_lib.evaluation.chunks import read_scores
 from hdnet_lib.evaluation.scoring import evaluate
 
+pytestmark = pytest.mark.slow
+
 
 def notebook(path, *sources, parameters):
     cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]

@@ -50,6 +50,7 @@ def test_a_folder_of_photos_becomes_a_data_set(photos, tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_the_number_of_processes_does_not(photos, tmp_path):
     make(photos, tmp_path / "one")
     make(photos, tmp_path / "two", workers=2)

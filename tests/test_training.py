@@ -63,6 +63,7 @@ def test_training_writes_weights_and_log_and_repeats_itself(table, tmp_path):
     assert len({path.stat().st_mode for path in tmp_path.iterdir() if path.is_file()}) == 1  # weights are no secret
 
 
+@pytest.mark.slow
 def test_training_reduces_the_loss(table, tmp_path):
     losses = []
     for samples in (8, 1600):
@@ -73,6 +74,7 @@ def test_training_reduces_the_loss(table, tmp_path):
     assert losses[1] > losses[0] + 1
 
 
+@pytest.mark.slow
 def test_training_continues_from_weights(table, tmp_path):
     run(table, tmp_path / "one.safetensors")
     start = str(tmp_path / "one.safetensors")
@@ -85,6 +87,7 @@ def test_training_continues_from_weights(table, tmp_path):
         run(table, tmp_path / "three.safetensors", start=str(table))
 
 
+@pytest.mark.slow
 def test_a_run_starts_near_the_identity_unless_told_otherwise(table, tmp_path):
     batch = PhotoDataset(table, "validation", 32).composites(range(128))
     losses = {}
@@ -108,6 +111,7 @@ def test_a_compiler_that_fails_gets_one_sentence(table, tmp_path, monkeypatch):
         run(table, tmp_path / "w.safetensors", compile=True)
 
 
+@pytest.mark.slow
 def test_compile_is_asked_for_once(table, tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or module)
@@ -139,6 +143,7 @@ def test_composites_made_for_several_steps_at_once_are_the_same(table):
         assert all(torch.allclose(x, y, atol=1e-5) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 def test_the_last_weights_can_be_looked_at(table, tmp_path):
     output = tmp_path / "w.safetensors"
     with pytest.raises(ValueError, match="there is no such checkpoint"):
@@ -189,6 +194,7 @@ def same_run(one, other):
 LONG = {"stages": ((16, 64), (32, 32)), "validate_every": 4}
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_end(table, tmp_path):
     """Bit for bit, through a change of stage, stopped at every validation."""
     whole, pieces = tmp_path / "whole.safetensors", tmp_path / "pieces.safetensors"
@@ -204,6 +210,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(table, tmp_path):
     assert (pieces.read_bytes(), pieces.with_suffix(".csv").read_bytes()) == before
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_end(table, tmp_path):
     whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
     run(table, whole, **LONG)
@@ -223,6 +230,7 @@ def test_a_killed_run_goes_on_to_the_same_end(table, tmp_path):
     assert same_run(whole, killed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", ["safetensors", "csv", "checkpoint"])
 def test_a_run_killed_while_it_saves_for_the_first_time_goes_on(table, tmp_path, monkeypatch, last):
     """Ended right after each of the three files."""
@@ -251,6 +259,7 @@ def test_validation_is_at_the_last_side(table, tmp_path, monkeypatch):
     assert set(sides) == {32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [PhotoDataset, TripletDataset])
 def test_loose_masks_are_for_training_alone(table, small, tmp_path, monkeypatch, kind):
     data, validated = table if kind is PhotoDataset else small, []
@@ -294,6 +303,7 @@ def test_foreign_weights_are_not_overwritten(table, tmp_path):
     assert output.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_another_config_does_not_go_on(table, tmp_path):
     output = tmp_path / "w.safetensors"
     run(table, output)
@@ -307,6 +317,7 @@ def test_another_config_does_not_go_on(table, tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.glob("w.*")} == files
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_keeps_the_last_good_state(table, tmp_path, monkeypatch):
     calls = []
 
@@ -326,6 +337,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(table, tmp_path, mon
     assert same_run(tmp_path / "whole.safetensors", output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["safetensors", "csv", "checkpoint"])
 def test_a_full_disk_keeps_the_last_good_state(table, tmp_path, monkeypatch, file):
     output = tmp_path / "w.safetensors"
@@ -348,6 +360,7 @@ def test_a_full_disk_keeps_the_last_good_state(table, tmp_path, monkeypatch, fil
     assert same_run(tmp_path / "whole.safetensors", output)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(table, tmp_path):
     """The same global batch, shared; float32, so that only the order of sums differs."""
     options = ["--model", "hdnet-nano", "--stages", "16:64", "--batch-size", "8", "--precision", "fp32"]

@@ -73,6 +73,7 @@ def test_shapes_are_filled():
     assert (np.asarray(draw_shapes([stroke], Image.new("L", (40, 40))))[20, 3:38] == 255).all()
 
 
+@pytest.mark.slow
 def test_the_explorer_shows_what_ld_finds(images):
     model = load_pretrained("hdnet-lite")
     widget = explore_neighbors(model, images.composite, images.mask, 3)
@@ -141,6 +142,7 @@ def test_before_and_after_are_both_there(images):
     assert picture.mode == "split"
 
 
+@pytest.mark.slow
 def test_kernels_of_each_image_and_stage(images, mini):
     other = list_triplets(mini, "test")[0].read(64)
     widget = browse_kernels(load_pretrained("hdnet-lite"), {"one": images, "other": other})
@@ -181,6 +183,7 @@ def upload(widget, name, content):
     widget.value = (file | {"last_modified": datetime.now(UTC)},)
 
 
+@pytest.mark.slow
 def test_your_photo_from_upload_to_file(images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = load_pretrained("hdnet-lite")

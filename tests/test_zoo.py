@@ -36,6 +36,7 @@ from hdnet_lib.training.loop import train
 ENTRIES = list(csv.DictReader(train_zoo.ZOO.open(newline="")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry["name"])
 def test_every_entry_is_a_model_that_trains(entry):
     model = create_model(entry["model"], **(json.loads(entry["overrides"]) | {"width": 2}))
@@ -59,6 +60,7 @@ def test_the_queue_pairs_seeds_and_names_every_run_once():
     assert (config.stages, config.overrides, config.seed) == (((128, 32000),), {"width": 8}, 1)
 
 
+@pytest.mark.slow
 def test_the_queue_is_stopped_and_goes_on(table, tmp_path, monkeypatch, capsys):
     zoo = tmp_path / "zoo.csv"
     header = ",".join(ENTRIES[0])
@@ -181,6 +183,7 @@ def test_a_pool_that_lies_elsewhere_is_not_packed(table, tmp_path):
 # --- shipping
 
 
+@pytest.mark.slow
 def test_shipped_weights_load_and_say_what_they_are(table, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "weights"
     folder.mkdir()
@@ -204,6 +207,7 @@ def test_shipped_weights_load_and_say_what_they_are(table, tmp_path, monkeypatch
         assert json.loads(file.metadata()["config"])["data"] == "pool.csv"
 
 
+@pytest.mark.slow
 def test_only_finished_runs_are_shipped_and_nothing_changes_before(table, tmp_path, monkeypatch, capsys):
     config = TrainingConfig(
         model="hdnet-nano", data=str(table), stages=((16, 32),), batch_size=8, validate_every=2, device="cpu"
@@ -247,6 +251,7 @@ def test_what_comes_with_the_package_is_small_and_has_logs():
     assert named == {path.name for path in files if path.suffix == ".safetensors"}
 
 
+@pytest.mark.slow
 def test_a_session_waits_for_all_parts_and_brings_back_what_is_done(table, tmp_path):
     parts = pack_pool.pack(table, tmp_path / "packed", 34, 40_000)
     (tmp_path / "parts").mkdir()
