@@ -199,7 +199,7 @@ def test_before_and_after(opened):
 
 
 def test_your_photo(opened, lab, mini, tmp_path):
-    page = opened("own", "from hdnet_lib.course.widgets import harmonize_your_photo\nharmonize_your_photo(model)")
+    page = opened("own", "from hdnet_lib.course.widgets import HarmonizeYourPhoto\nHarmonizeYourPhoto(model)")
     _, folder = lab
     photo = next((mini / "Change" / "composite_images").glob("coffee_1_*"))
     said = page.locator(".widget-html-content").last

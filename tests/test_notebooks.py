@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 from hdnet_lib.composites.photo_dataset import PhotoDataset
 from hdnet_lib.course.recording import parameter_names
 
-WIDGETS = ("before_after(", "harmonize_your_photo(", "explore_neighbors(", "browse_kernels(", "browse_by_ratio(")
+WIDGETS = ("before_after(", "HarmonizeYourPhoto(", "explore_neighbors(", "browse_kernels(", "browse_by_ratio(")
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((REPOSITORY / "notebooks" / "solutions").glob("*.ipynb"))
 

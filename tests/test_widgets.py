@@ -10,6 +10,7 @@ from PIL import Image
 
 from hdnet_lib import harmonize, load_pretrained
 from hdnet_lib.course.widgets import (
+    HarmonizeYourPhoto,
     Picture,
     as_png,
     before_after,
@@ -17,7 +18,6 @@ from hdnet_lib.course.widgets import (
     browse_kernels,
     draw_shapes,
     explore_neighbors,
-    harmonize_your_photo,
 )
 from hdnet_lib.data import list_triplets
 from hdnet_lib.data.samples import to_batch
@@ -187,7 +187,7 @@ def upload(widget, name, content):
 def test_your_photo_from_upload_to_file(images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = load_pretrained("hdnet-lite")
-    widget = harmonize_your_photo(model)
+    widget = HarmonizeYourPhoto(model)
     picture = find(widget, Picture)[0]
     run, save, undo, clear = (named(widget, name) for name in ("3. harmonise", "4. save", "undo", "clear"))
     run.click()

@@ -1,5 +1,6 @@
 """A data set in iHarmony4 layout from anyone's photos and masks."""
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from hdnet_lib.data.splits import split_by_photo
 from hdnet_lib.utils.files import first_line
 from hdnet_lib.utils.parallel import parallel
 
+SUBSETS = ("Transfer", "Change")
+"""Composites that take the colours of another photo, and the others."""
 TRIES = 6
 """So many references, or draws of settings, are tried until a composite is plausible."""
 REFERENCE_SIDE = 384
@@ -99,19 +102,7 @@ def synthesize(
     Raises:
         ValueError: folders, recipes, a photo or a mask cannot be used; the sentence says which and why.
     """
-    for recipe in recipes:
-        if recipe not in RECIPES:
-            raise ValueError(f"there is no recipe called {recipe!r}, only {', '.join(RECIPES)}.")
-    if per_mask < 1:
-        raise ValueError(f"each mask needs one composite at least, not {per_mask}.")
-    if out.exists():
-        raise ValueError(f"{out} exists already: choose another name.")
-    if not out.parent.is_dir():
-        raise ValueError(f"{out}: the folder {out.parent} does not exist.")
-    if photos.resolve() == masks.resolve():
-        raise ValueError(f"{photos}: photos and masks must lie in two folders.")
-    if {photos.resolve(), masks.resolve()} & {out.resolve(), *out.resolve().parents}:
-        raise ValueError(f"{out}: choose a folder outside the photos and the masks.")
+    _check(photos, masks, out, recipes, per_mask)
     pairs = match_masks(photos, masks)
     found = list(parallel(_look, pairs, "reading masks", "mask", workers))
     names = [photo.stem for photo, _ in pairs]
@@ -125,33 +116,54 @@ def synthesize(
     for index, foreground in enumerate(foregrounds):
         groups.setdefault(foreground.photo, []).append((index, foreground))
 
-    job = partial(_make, recipes=tuple(recipes), per_mask=per_mask, seed=seed)
+    make = partial(_make, recipes=tuple(recipes), per_mask=per_mask, seed=seed)
     try:
-        # Beside out, and renamed when all is there; removed if anything fails.
+        # Next to out, and renamed when all is there; removed if anything fails.
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             part = Path(folder) / out.name
-            for subset in ("Transfer", "Change"):
-                for name in FOLDERS:
-                    (part / subset / name).mkdir(parents=True)
-            made = parallel(partial(job, out=part), list(groups.values()), "making composites", "photo", workers)
+            for subset, name in itertools.product(SUBSETS, FOLDERS):
+                (part / subset / name).mkdir(parents=True)
+            made = parallel(partial(make, out=part), list(groups.values()), "making composites", "photo", workers)
             table = pd.DataFrame([row for rows in made for row in rows])
             if table.empty:
                 raise ValueError(f"{photos}: no composite was plausible: try other recipes or masks.")
             table["split"] = np.where(table.pop("photo").isin(tested), "test", "train")
             table = table.sort_values("composite", ignore_index=True)
-            for split in ("train", "test"):
-                lines = table.composite[table.split == split]
-                if lines.empty:
-                    raise ValueError(f"no composite for the {split} list was plausible: use more photos or masks.")
-                (part / f"IHD_{split}.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
-            table.to_csv(part / "composites.csv", index=False, float_format="%.4g")
-            for subset in (part / "Transfer", part / "Change"):
-                if not any((subset / FOLDERS[0]).iterdir()):
-                    shutil.rmtree(subset)
+            _write_lists(table, part)
+            for subset in SUBSETS:
+                if not any((part / subset / FOLDERS[0]).iterdir()):
+                    shutil.rmtree(part / subset)
             part.rename(out)
     except OSError as error:
         raise ValueError(f"{out} cannot be written: {first_line(error)}.") from None
     return table
+
+
+def _check(photos: Path, masks: Path, out: Path, recipes: Sequence[str], per_mask: int) -> None:
+    """Refuse what cannot work before anything is read."""
+    for recipe in recipes:
+        if recipe not in RECIPES:
+            raise ValueError(f"there is no recipe called {recipe!r}, only {', '.join(RECIPES)}.")
+    if per_mask < 1:
+        raise ValueError(f"each mask needs one composite at least, not {per_mask}.")
+    if out.exists():
+        raise ValueError(f"{out} exists already: choose another name.")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: the folder {out.parent} does not exist.")
+    if photos.resolve() == masks.resolve():
+        raise ValueError(f"{photos}: photos and masks must lie in two folders.")
+    if {photos.resolve(), masks.resolve()} & {out.resolve(), *out.resolve().parents}:
+        raise ValueError(f"{out}: choose a folder outside the photos and the masks.")
+
+
+def _write_lists(table: pd.DataFrame, folder: Path) -> None:
+    """The lists of both splits, and the table itself."""
+    for split in ("train", "test"):
+        lines = table.composite[table.split == split]
+        if lines.empty:
+            raise ValueError(f"no composite for the {split} list was plausible: use more photos or masks.")
+        (folder / f"IHD_{split}.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    table.to_csv(folder / "composites.csv", index=False, float_format="%.4g")
 
 
 def match_masks(photos: Path, masks: Path) -> list[tuple[Path, Path]]:

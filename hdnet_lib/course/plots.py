@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hdnet_lib.data.samples import RATIO_BINS, ratio_bin
@@ -277,16 +278,7 @@ def plot_parameters(published: pd.DataFrame, measured: pd.DataFrame, data: str) 
         ours = table.index.str.startswith("HDNet") if axis is axes[0] else np.full(len(table), True)
         for chosen, marker, shade in ((~ours, "o", color), (ours, "D", COLORS[0] if ours.all() else COLORS[1])):
             axis.scatter(table.parameters[chosen], table.psnr[chosen], marker=marker, color=shade, s=36, zorder=3)
-        last, span = {}, np.ptp(table.psnr)
-        for model, row in table.iterrows():
-            # A label stands right of its point, or left where that is taken, and above the one below it.
-            beside = table.parameters.between(row.parameters * 1.01, row.parameters * 2.5)
-            left = (beside & ((table.psnr - row.psnr).abs() < 0.015 * span)).any()
-            column = (left, round(np.log10(row.parameters) / 0.5))
-            last[column] = max(row.psnr, last.get(column, -np.inf) + 0.04 * span)
-            at = row.parameters / 1.12 if left else row.parameters * 1.12
-            side = "right" if left else "left"
-            axis.annotate(model, (row.parameters, row.psnr), (at, last[column]), fontsize=9, va="center", ha=side)
+        _label_points(axis, table)
         axis.set(xscale="log", xlabel="parameters (millions)", ylabel="PSNR (dB)")
     axes[1].errorbar(
         measured.parameters, measured.psnr, np.stack([measured.psnr - measured.psnr_low,
@@ -298,6 +290,26 @@ def plot_parameters(published: pd.DataFrame, measured: pd.DataFrame, data: str) 
     axes[1].set_title(f"measured here: {data}")
     figure.suptitle("Parameters against PSNR: the two panels are of other data and do not compare", fontsize=11)
     return figure
+
+
+def _label_points(axis: Axes, table: pd.DataFrame) -> None:
+    """Write each model's name beside its point: right of it, or left where another point stands there.
+
+    Names of one column would overlap where points are close: each is moved up to stand above the one below it.
+
+    Args:
+        axis: logarithmic in the parameters.
+        table: index: model, sorted by psnr; columns parameters and psnr.
+    """
+    span = np.ptp(table.psnr)
+    highest: dict[tuple[bool, int], float] = {}  # label so far, by side and half decade of the parameters
+    for model, row in table.iterrows():
+        to_the_right = table.parameters.between(row.parameters * 1.01, row.parameters * 2.5)
+        is_left = bool((to_the_right & ((table.psnr - row.psnr).abs() < 0.015 * span)).any())
+        column = is_left, round(np.log10(row.parameters) / 0.5)
+        highest[column] = max(row.psnr, highest.get(column, -np.inf) + 0.04 * span)
+        x, align = (row.parameters / 1.12, "right") if is_left else (row.parameters * 1.12, "left")
+        axis.annotate(model, (row.parameters, row.psnr), (x, highest[column]), fontsize=9, va="center", ha=align)
 
 
 def plot_masks(table: pd.DataFrame) -> Figure:

@@ -2,8 +2,9 @@
 
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import ipywidgets as ipw
@@ -29,7 +30,7 @@ from hdnet_lib.utils.files import first_line
 from hdnet_lib.utils.regions import resize_mask
 
 PREVIEW = 640
-"""Longest side in pixels of a photo in :func:`harmonize_your_photo`."""
+"""Longest side in pixels of a photo in :class:`HarmonizeYourPhoto`."""
 SIMILARITIES = {"cosine": LocalDynamic, "dot product": DotProduct}
 """What LD compares by."""
 ANY_RATIO = "all"
@@ -244,140 +245,170 @@ def browse_by_ratio(table: pd.DataFrame, examples: Triplets, name: str, method: 
     return ipw.VBox([ratio, rank, picture, text])
 
 
-def harmonize_your_photo(model: HDNet) -> ipw.Widget:
+class HarmonizeYourPhoto(ipw.VBox):
     """Upload a composite, upload its mask or draw it, harmonise, compare, save.
 
     What goes wrong is said in a line below; nothing is overwritten.
-    """
-    photo = ipw.FileUpload(accept="image/*", description="1. photo")
-    mask = ipw.FileUpload(accept="image/*", description="2. mask")
-    tool = ipw.ToggleButtons(options=["brush", "eraser", "polygon"], style={"button_width": "6em"})
-    size = ipw.IntSlider(24, 2, 120, description="brush (px)")
-    undo, clear = ipw.Button(description="undo"), ipw.Button(description="clear")
-    run = ipw.Button(description="3. harmonise", button_style="primary")
-    name, save = ipw.Text("harmonised.png", description="file"), ipw.Button(description="4. save")
-    picture, compared, text = Picture(mode="brush", label="your photo: draw the foreground"), ipw.VBox(), ipw.HTML()
-    state: dict = {"photo": None, "mask": None, "result": None}
-    ipw.jslink((size, "value"), (picture, "size"))
 
-    def uploaded(upload: ipw.FileUpload) -> Image.Image:
+    Args:
+        model: the network.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self.photo: Image.Image | None = None
+        self.mask: Image.Image | None = None
+        """The uploaded one; what is drawn comes on top."""
+        self.result: Image.Image | None = None
+        self.scale = 1.0
+        """Pixels of the photo for each pixel of the picture."""
+        self.photo_upload = ipw.FileUpload(accept="image/*", description="1. photo")
+        self.mask_upload = ipw.FileUpload(accept="image/*", description="2. mask")
+        self.tool = ipw.ToggleButtons(options=["brush", "eraser", "polygon"], style={"button_width": "6em"})
+        self.size = ipw.IntSlider(24, 2, 120, description="brush (px)")
+        self.undo, self.clear = ipw.Button(description="undo"), ipw.Button(description="clear")
+        self.run = ipw.Button(description="3. harmonise", button_style="primary")
+        self.name = ipw.Text("harmonised.png", description="file")
+        self.save = ipw.Button(description="4. save")
+        self.picture = Picture(mode="brush", label="your photo: draw the foreground")
+        self.text, self.compared = ipw.HTML(), ipw.VBox()
+
+        ipw.jslink((self.size, "value"), (self.picture, "size"))
+        self.photo_upload.observe(self._said(self._open_photo), "value")
+        self.mask_upload.observe(self._said(self._open_mask), "value")
+        self.picture.observe(self._forget_result, ["shapes"])
+        self.tool.observe(self._choose_tool, "value")
+        self.undo.on_click(self._undo)
+        self.clear.on_click(self._clear)
+        self.run.on_click(self._said(self._harmonize))
+        self.save.on_click(self._said(self._save))
+        super().__init__([
+            ipw.HBox([self.photo_upload, self.mask_upload]),
+            ipw.HBox([self.tool, self.size, self.undo, self.clear]),
+            self.picture,
+            ipw.HBox([self.run, self.name, self.save]),
+            self.text,
+            self.compared,
+        ])  # fmt: skip
+
+    def _say(self, message: str) -> None:
+        self.text.value = html.escape(message)
+
+    def _said(self, react: Callable[[Any], None]) -> Callable[[Any], None]:
+        """A reaction whose errors are shown in the line below."""
+
+        def run(event: Any) -> None:
+            try:
+                react(event)
+            except ImageError as error:
+                self._say(str(error))
+
+        return run
+
+    # --- what is uploaded
+
+    @staticmethod
+    def _uploaded(upload: ipw.FileUpload) -> Image.Image:
         file = upload.value[0]
         try:
             return Image.open(io.BytesIO(file["content"]))
         except Exception:  # of many types
             raise ImageError(f"{file['name']} is not an image that Pillow can read.") from None
 
-    def say(message: str) -> None:
-        text.value = html.escape(message)
-
-    def open_photo(change: Mapping) -> None:
+    def _open_photo(self, change: Mapping) -> None:
         if not change["new"]:
             return
         # Nothing of the last photo stays.
-        state["photo"], picture.image, mask.value = None, b"", ()
-        take_back([])
-        try:
-            state["photo"] = read_photo(uploaded(photo), photo.value[0]["name"])
-        except ImageError as error:
-            return say(str(error))
-        show_mask(None)
-        say(
+        self.photo, self.picture.image, self.mask_upload.value = None, b"", ()
+        self._draw_anew([])
+        self.photo = read_photo(self._uploaded(self.photo_upload), self.photo_upload.value[0]["name"])
+        self._show_mask(None)
+        self._say(
             "Now paint the pasted object with the brush, or go around it with the polygon (a click on its first corner "
             "closes it); or upload its mask, white on the object and black elsewhere. The result depends on the border."
         )
 
-    def open_mask(change: Mapping) -> None:
+    def _open_mask(self, change: Mapping) -> None:
         if not change["new"]:
-            return show_mask(None)
+            return self._show_mask(None)
         try:
-            if state["photo"] is None:
+            if self.photo is None:
                 raise ImageError("Upload the photo before its mask.")
-            opened = read_mask(uploaded(mask), mask.value[0]["name"])
-            (height, width), size = opened.shape, state["photo"].size
+            opened = read_mask(self._uploaded(self.mask_upload), self.mask_upload.value[0]["name"])
+            (height, width), size = opened.shape, self.photo.size
             if (width, height) != size:
                 raise ImageError(f"The mask is {width}x{height} pixels, the photo {size[0]}x{size[1]}.")
-        except ImageError as error:
-            mask.value = ()
-            return say(str(error))
-        show_mask(Image.fromarray((opened * 255).astype(np.uint8)))
-        say("The uploaded mask is shown in yellow. What you paint is added to it.")
+        except ImageError:
+            self.mask_upload.value = ()
+            raise
+        self._show_mask(Image.fromarray((opened * 255).astype(np.uint8)))
+        self._say("The uploaded mask is shown in yellow. What you paint is added to it.")
 
-    def show_mask(start: Image.Image | None) -> None:
-        """The photo, with an uploaded mask over it."""
-        state["mask"] = start
-        forget_result()
-        if state["photo"] is None:
+    def _show_mask(self, mask: Image.Image | None) -> None:
+        """Show the photo, with an uploaded mask over it."""
+        self.mask = mask
+        self._forget_result()
+        if self.photo is None:
             return
-        preview = state["photo"].copy()
+        preview = self.photo.copy()
         preview.thumbnail((PREVIEW, PREVIEW))
-        state["scale"] = state["photo"].width / preview.width
-        if start:
+        self.scale = self.photo.width / preview.width
+        if mask:
             tint = Image.blend(preview.convert("RGB"), Image.new("RGB", preview.size, OUTLINE), 0.5)
-            preview.paste(tint, mask=start.resize(preview.size))
-        picture.image = as_png(preview)
+            preview.paste(tint, mask=mask.resize(preview.size))
+        self.picture.image = as_png(preview)
 
-    def forget_result(_: object = None) -> None:
-        if state["result"]:
-            state["result"], compared.children = None, ()
-            say("The mask has changed: harmonise again.")
+    # --- what is drawn
 
-    def apply(_: object) -> None:
-        state["result"], compared.children = None, ()
-        say("Harmonising ...")
-        try:
-            if state["photo"] is None:
-                raise ImageError("Upload a photo first.")
-            if picture.corners:
-                raise ImageError("The polygon is not closed: click on its first corner, or take it back with undo.")
-            if not (picture.shapes or state["mask"]):
-                raise ImageError("Paint the object, or upload its mask.")
-            start = state["mask"] or Image.new("L", state["photo"].size)
-            state["result"] = harmonize(model, state["photo"], draw_shapes(picture.shapes, start, state["scale"]))
-        except ImageError as error:
-            return say(str(error))
-        previews = [image.copy() for image in (state["photo"], state["result"])]
+    def _draw_anew(self, shapes: list, corners: Sequence = ()) -> None:
+        self.picture.shapes, self.picture.corners = shapes, list(corners)
+
+    def _choose_tool(self, change: Mapping) -> None:
+        self.picture.mode, self.picture.corners = change["new"], []
+
+    def _clear(self, _: object) -> None:
+        self._draw_anew([])
+        self.mask_upload.value = ()
+        self._say("Cleared: paint the object, or upload its mask.")
+
+    def _undo(self, _: object) -> None:
+        if self.picture.corners:
+            self._draw_anew(self.picture.shapes, self.picture.corners[:-1])
+        else:
+            self._draw_anew(self.picture.shapes[:-1])
+
+    # --- what comes out
+
+    def _forget_result(self, _: object = None) -> None:
+        if self.result:
+            self.result, self.compared.children = None, ()
+            self._say("The mask has changed: harmonise again.")
+
+    def _harmonize(self, _: object) -> None:
+        self.result, self.compared.children = None, ()
+        self._say("Harmonising ...")
+        if self.photo is None:
+            raise ImageError("Upload a photo first.")
+        if self.picture.corners:
+            raise ImageError("The polygon is not closed: click on its first corner, or take it back with undo.")
+        if not (self.picture.shapes or self.mask):
+            raise ImageError("Paint the object, or upload its mask.")
+        start = self.mask or Image.new("L", self.photo.size)
+        self.result = harmonize(self.model, self.photo, draw_shapes(self.picture.shapes, start, self.scale))
+        previews = [image.copy() for image in (self.photo, self.result)]
         for preview in previews:
             preview.thumbnail((PREVIEW, PREVIEW))
-        compared.children = (before_after(*previews),)
-        say("Harmonised. Move the line to compare.")
+        self.compared.children = (before_after(*previews),)
+        self._say("Harmonised. Move the line to compare.")
 
-    def write(_: object) -> None:
+    def _save(self, _: object) -> None:
+        if self.result is None:
+            raise ImageError("Harmonise first.")
+        path = Path(self.name.value)
         try:
-            if state["result"] is None:
-                raise ImageError("Harmonise first.")
-            if Path(name.value).exists():
-                raise ImageError(f"{name.value} exists already: choose another name.")
-            save_image(state["result"], name.value)
-        except ImageError as error:
-            return say(str(error))
+            if path.exists():
+                raise ImageError(f"{path} exists already: choose another name.")
+            save_image(self.result, path)
         except OSError as error:
-            return say(f"{name.value} cannot be written: {first_line(error)}.")
-        say(f"Saved as {Path(name.value).resolve()}.")
-
-    def take_back(shapes: list, corners: Sequence = ()) -> None:
-        picture.shapes, picture.corners = shapes, list(corners)
-
-    def choose_tool(change: Mapping) -> None:
-        picture.mode, picture.corners = change["new"], []
-
-    def clear_all(_: object) -> None:
-        take_back([])
-        mask.value = ()
-        say("Cleared: paint the object, or upload its mask.")
-
-    def undo_last(_: object) -> None:
-        if picture.corners:
-            take_back(picture.shapes, picture.corners[:-1])
-        else:
-            take_back(picture.shapes[:-1])
-
-    photo.observe(open_photo, "value")
-    mask.observe(open_mask, "value")
-    picture.observe(forget_result, ["shapes"])
-    undo.on_click(undo_last)
-    clear.on_click(clear_all)
-    tool.observe(choose_tool, "value")
-    run.on_click(apply)
-    save.on_click(write)
-    upload, draw, finish = ipw.HBox([photo, mask]), ipw.HBox([tool, size, undo, clear]), ipw.HBox([run, name, save])
-    return ipw.VBox([upload, draw, picture, finish, text, compared])
+            raise ImageError(f"{path} cannot be written: {first_line(error)}.") from None
+        self._say(f"Saved as {path.resolve()}.")
