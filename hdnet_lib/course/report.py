@@ -10,6 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+from hdnet_lib.utils.paths import CHECKOUT
+
+if __name__ == "__main__" and not CHECKOUT:
+    sys.exit("report: the notebooks come with the repository, not with the package: clone it, and run `make report`.")
+
 import latex2mathml.converter
 import nbformat
 import papermill
@@ -18,7 +23,6 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from hdnet_lib.course.recording import recorded
-from hdnet_lib.utils.paths import CHECKOUT
 
 NOTEBOOKS = (CHECKOUT or Path()) / "notebooks"
 PATHS = ("data_root", "composite", "mask", "pool_table", "figures_dir", "scores")
@@ -261,9 +265,6 @@ def main() -> int:
                         help="for every notebook that has it, such as -p data_root PATH")  # fmt: skip
     parser.add_argument("--out", type=Path, help="default: reports/, or reports/PROFILE/ for another profile than ci")
     arguments = parser.parse_args()
-    if not NOTEBOOKS.is_dir():
-        print("report: the notebooks come with the repository, not with the package: clone it first.", file=sys.stderr)
-        return 2
 
     known = known_parameters()
     names = list(known)

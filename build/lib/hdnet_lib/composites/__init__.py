@@ -1,0 +1,1 @@
+"""Composites made from real photos: recipes, what is plausible, data sets, and training data on the fly."""

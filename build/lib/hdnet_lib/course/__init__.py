@@ -1,0 +1,1 @@
+"""What the notebooks need beside the library: figures, widgets, exercises, reports, published numbers."""

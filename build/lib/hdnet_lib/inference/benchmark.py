@@ -1,0 +1,174 @@
+"""How fast a network is, and how much memory it takes, beside the machine's own limit and the released formulation.
+
+Every line is measured in a process of its own, so that its peak of memory is its own, and holds what it is compared
+with: the rate of a large matrix product, measured in the same process, and the time of the same network with the
+authors' formulation, which compares all pairs of positions.
+"""
+
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from hdnet_lib.inference.load import Autocast
+from hdnet_lib.inference.onnx import OnnxModel, export_onnx
+from hdnet_lib.model.architecture import layer_table, random_inputs
+from hdnet_lib.model.registry import create_model
+from hdnet_lib.utils.allocator import keep_freed_memory
+from hdnet_lib.utils.device import choose_device
+
+RECORDED = Path(__file__).with_name("benchmark.csv")
+"""A table of :func:`benchmark`, measured once; its column "machine" says where."""
+UPSAMPLING = Path(__file__).with_name("upsampling.csv")
+"""What ``data_scripts/compare_upsampling.py`` found on composites of large photos: those of Debian 12's packages
+mate-backgrounds, lxqt-themes and plasma-workspace-wallpapers that are photos, at most 2,048 pixels wide, each with two
+masks of :func:`~hdnet_lib.data.masks.make_mask`, recoloured by ``synthesize_composites.py --per-mask 2``."""
+BACKENDS = ("fp32", "bf16", "compiled", "onnx", "int8")
+"""How a network runs: by PyTorch in float32, or in bfloat16, or compiled by ``torch.compile``; by ONNX Runtime on the
+CPU in float32, or in int8."""
+
+LARGEST_REFERENCE = 1024
+"""Side in pixels up to which the released formulation is timed: at 2048 it takes 17 GB."""
+
+
+def seconds(function: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+    """Times of a first call and of ``repeats`` more."""
+    times = []
+    for _ in range(1 + repeats):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def peak_of_process() -> float:
+    """Most memory that this process has held, in bytes; NaN where the system does not tell (it is Linux that does)."""
+    status = Path("/proc/self/status")  # getrusage would count the parent's memory, too
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    return int(found[1]) * 1024 if found else math.nan
+
+
+def machine(device: torch.device) -> str:
+    """The processor that computes, and the version of PyTorch."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        cpu = Path("/proc/cpuinfo")
+        found = re.search(r"model name\s*:\s*(.+)", cpu.read_text()) if cpu.is_file() else None
+        name = f"{found[1] if found else platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{name}, PyTorch {torch.__version__.partition('+')[0]}"
+
+
+@torch.inference_mode()
+def measure(model: str, backend: str, size: int, device: str, repeats: int, onnx: str | None) -> dict:
+    """One line of the benchmark, measured in this process; see :func:`benchmark`. ``onnx``: file of the last two."""
+    keep_freed_memory()
+    where = torch.device(device)
+    one, other = torch.randn(2, 2048, 2048, device=where)
+    rate = 2 * 2048**3 / min(seconds(lambda: one @ other, where, 10)[1:])
+    composite, mask = (tensor.to(where) for tensor in random_inputs(size))
+    eager = create_model(model).to(where).eval()
+    if backend == "compiled":
+        network = torch.compile(eager)
+    elif backend in ("onnx", "int8"):
+        network = OnnxModel(onnx)
+    else:
+        network = Autocast(eager) if backend == "bf16" else eager
+    first = seconds(lambda: network(composite, mask), where, 0)[0]
+    times = seconds(lambda: network(composite, mask), where, repeats)[1:]
+    peak = torch.cuda.max_memory_allocated(where) if where.type == "cuda" else peak_of_process()
+    # The arithmetic that grows with the pixels: at 256, where matching is nothing beside it.
+    flops = layer_table(create_model(model)).flops.sum() * (size / 256) ** 2
+    line = {
+        "model": model, "backend": backend, "size": size, "device": device, "machine": machine(where),
+        "seconds": statistics.median(times), "first_seconds": first, "gflops_of_products": rate / 1e9,
+        "roofline_seconds": flops / rate, "roofline_ratio": statistics.median(times) / flops * rate,
+        "peak_gb": peak / 1e9,
+    }  # fmt: skip
+    if backend == "fp32" and size <= LARGEST_REFERENCE:
+        released = create_model(model, local_dynamic="released").to(where).eval()
+        reference = seconds(lambda: released(composite, mask), where, repeats)[1:]
+        line["released_seconds"] = statistics.median(reference)
+        line["times_released"] = line["released_seconds"] / line["seconds"]
+    return line
+
+
+def benchmark(
+    models: Sequence[str],
+    sizes: Sequence[int],
+    device: str = "auto",
+    repeats: int = 7,
+    backends: Sequence[str] = ("fp32",),
+) -> pd.DataFrame:
+    """Time networks with random weights on one random image with a square foreground.
+
+    Args:
+        models: names of :func:`~hdnet_lib.model.registry.create_model`.
+        sizes: sides in pixels, multiples of 8, at least 256.
+        device: "auto", "cpu" or "cuda".
+        repeats: timed calls each; the median counts.
+        backends: of :data:`BACKENDS`.
+
+    Returns:
+        A line for each model, backend and size: machine; seconds; first_seconds (of the first call, compilation
+        included); gflops_of_products (rate of a matrix product of 2048 x 2048); roofline_seconds (the convolutions'
+        arithmetic by that rate) and roofline_ratio; peak_gb (of the whole process, or of the GPU's memory);
+        released_seconds and times_released (how many times as long the released formulation takes, in float32).
+
+    Raises:
+        ValueError: a name, a size or the device cannot be used, or a measurement fails, perhaps for want of memory.
+    """
+    if wrong := [size for size in sizes if size < 256 or size % 8]:
+        raise ValueError(f"a size must be a multiple of 8 and at least 256, not {wrong[0]}.")
+    device = choose_device(device)
+    if wrong := [backend for backend in backends if backend not in BACKENDS]:
+        raise ValueError(f"a backend is one of {', '.join(BACKENDS)}, not {wrong[0]!r}.")
+    networks = {model: create_model(model) for model in models}
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [(model, backend, size) for model in models for backend in backends for size in sizes]
+        for model, backend, size in tqdm(jobs, unit="measurement"):
+            onnx = Path(folder) / f"{model}-{backend}.onnx"
+            if backend in ("onnx", "int8") and not onnx.exists():
+                export_onnx(networks[model], onnx, [random_inputs(256)] if backend == "int8" else None)
+            job = [model, backend, size, "cpu" if backend in ("onnx", "int8") else device, repeats, str(onnx)]
+            command = [sys.executable, "-m", "hdnet_lib.inference.benchmark", json.dumps(job)]
+            # The first call of a compiled network is to compile, also where an earlier run left its code.
+            environment = os.environ | {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+            if done.returncode:
+                ended = ["it was ended from outside, perhaps for want of memory"]
+                what = (done.stderr.strip().splitlines() or ended)[-1]
+                raise ValueError(f"{model} at {size} pixels, {backend}, cannot be measured: {what}")
+            lines.append(json.loads(done.stdout))
+    return pd.DataFrame(lines)
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """A benchmark as a table to read: seconds, times the roofline, peak of memory."""
+    cells = [f"{line.seconds:.3f} s, {line.roofline_ratio:.2f}x, {line.peak_gb:.1f} GB" for line in table.itertuples()]
+    wide = table.assign(cell=cells).pivot(index=["model", "backend"], columns="size", values="cell").fillna("")
+    wide = wide.loc[list(dict.fromkeys(zip(table.model, table.backend, strict=True)))]
+    lines = [["model", "backend", *(f"{size} px" for size in wide)], ["---"] * (2 + wide.shape[1])]
+    lines += [[*names, *row] for names, row in zip(wide.index, wide.to_numpy(), strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":  # one line, for benchmark()
+    print(json.dumps(measure(*json.loads(sys.argv[1]))))

@@ -1,0 +1,199 @@
+"""Models by name, their shipped weights, and weights trained with the authors' code."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from hdnet_lib.model.global_dynamic import GlobalDynamic
+from hdnet_lib.model.hdnet import HDNet
+from hdnet_lib.model.local_dynamic import LocalDynamic
+from hdnet_lib.model.rain import RAIN
+from hdnet_lib.model.streaming import StreamingLocalDynamic
+from hdnet_lib.model.variants import (
+    ConstantKernels,
+    DotProduct,
+    InstanceNorm,
+    LearnedMaskGlobalDynamic,
+    RandomReference,
+    ReleasedLocalDynamic,
+    SharedKernel,
+    SoftmaxOverPositions,
+    SpatialAttention,
+    ZeroedForeground,
+    ZeroReference,
+)
+from hdnet_lib.utils.files import first_line
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+ZOO_SCORES = WEIGHTS / "zoo_scores.csv.gz"
+"""Scores of every run of the zoo, all seeds, on the validation photos: a table of
+:func:`~hdnet_lib.evaluation.scoring.evaluate`, whose settings lie next to it. Of each entry one seed's weights ship."""
+
+LOCAL_DYNAMICS: dict[str, type[LocalDynamic]] = {
+    "paper": StreamingLocalDynamic,
+    "released": ReleasedLocalDynamic,
+    "dot": DotProduct,
+    "zeroed": ZeroedForeground,
+    "positions": SoftmaxOverPositions,
+    "random": RandomReference,
+    "zero": ZeroReference,
+}
+"""Formulations of LD: the paper's; the released one and three of its divergences alone; two controls."""
+DECODER_MODULES: dict[str | None, type[nn.Module] | None] = {
+    "mgd": GlobalDynamic,
+    "mgd-constant": ConstantKernels,
+    "mgd-one": SharedKernel,
+    "sa": SpatialAttention,
+    None: None,
+}
+"""What follows the last three skip connections: MGD, two controls, Table 3's spatial attention, or nothing."""
+
+_PRESETS: dict[str, dict] = {
+    "hdnet": {"width": 32},
+    "hdnet-lite": {"width": 8},
+    "hdnet-nano": {"width": 2},
+    # Table 3. Only these change the architecture.
+    "base": {"width": 32, "use_local_dynamic": False, "decoder_module": None},
+    "base+ld": {"width": 32, "decoder_module": None},
+    "base+sa": {"width": 32, "use_local_dynamic": False, "decoder_module": "sa"},
+    "base+mgd": {"width": 32, "use_local_dynamic": False},
+    "hdnet-star": {"width": 32, "learned_mask": True},
+}
+
+
+def list_models() -> list[str]:
+    """Names that :func:`create_model` knows."""
+    return list(_PRESETS)
+
+
+def create_model(name: str, **overrides) -> HDNet:
+    """Build a model with fresh random weights.
+
+    >>> model = create_model("hdnet-lite", k=3)
+    >>> sum(parameter.numel() for parameter in model.parameters())
+    652663
+
+    Args:
+        name: one of :func:`list_models`: "hdnet" (width 32), "hdnet-lite" (width 8), "hdnet-nano"
+            (width 2, for tests), or a row of Table 3 at width 32.
+        **overrides: ``width``; ``k`` of LD; ``local_dynamic``, one of :data:`LOCAL_DYNAMICS`; ``use_local_dynamic``,
+            False for a network without LD (a row without LD accepts the two before and has no use for them);
+            ``decoder_module``, one of :data:`DECODER_MODULES`; ``learned_mask``, True for HDNet*, whose MGDs predict
+            their mask; ``use_rain``, False for a control with plain instance norm in the decoder.
+
+    Raises:
+        ValueError: the name or an argument is unknown or out of range.
+    """
+    if name not in _PRESETS:
+        raise ValueError(f"there is no model called {name!r}, only {', '.join(_PRESETS)}.")
+    try:
+        return _build(**{**_PRESETS[name], **overrides})
+    except TypeError as error:
+        raise ValueError(f"create_model({name!r}): {str(error).removeprefix('_build() ')}.") from None
+
+
+def _build(
+    width: int,
+    k: int = 1,
+    local_dynamic: str = "paper",
+    use_local_dynamic: bool = True,
+    decoder_module: str | None = "mgd",
+    learned_mask: bool = False,
+    use_rain: bool = True,
+) -> HDNet:
+    if local_dynamic not in LOCAL_DYNAMICS:
+        raise ValueError(f"local_dynamic must be one of {', '.join(LOCAL_DYNAMICS)}, not {local_dynamic!r}.")
+    if decoder_module not in DECODER_MODULES:
+        raise ValueError(
+            f"decoder_module must be one of {', '.join(map(str, DECODER_MODULES))}, not {decoder_module!r}."
+        )
+    module = DECODER_MODULES[decoder_module]
+    if learned_mask:
+        if module is not GlobalDynamic:
+            raise ValueError("learned_mask needs decoder_module='mgd': only the MGDs use a learned mask.")
+        module = LearnedMaskGlobalDynamic
+    ld = LOCAL_DYNAMICS[local_dynamic]
+    if not use_local_dynamic:
+        ld(1, k)  # refuses a wrong K there, too
+    return HDNet(width, k, ld if use_local_dynamic else None, module, RAIN if use_rain else InstanceNorm)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """One line of ``weights/index.json``."""
+
+    model: str
+    """Name for :func:`create_model`."""
+    overrides: dict
+    """Arguments beside the name."""
+    file: str
+    """File in ``hdnet_lib/weights``."""
+    sha256: str
+    trained_on: str
+    """Data, budget and seed in a sentence; ``weights/MODEL_CARD.md`` tells the rest."""
+
+
+def list_pretrained() -> dict[str, Pretrained]:
+    """The weights that come with the package, by name, with what each was trained on."""
+    index = json.loads((WEIGHTS / "index.json").read_text())
+    return {name: Pretrained(**entry) for name, entry in index.items()}
+
+
+def load_pretrained(name: str = "hdnet-lite") -> HDNet:
+    """Build a model with weights that come with the package, in evaluation mode.
+
+    The file is safetensors, so nothing is unpickled, and its sha256 is checked first.
+
+    Raises:
+        ValueError: there are no such weights, or the file is not the one that was shipped.
+    """
+    shipped = list_pretrained()
+    if name not in shipped:
+        raise ValueError(f"no weights for {name!r} come with this package, only for {', '.join(shipped)}.")
+    entry = shipped[name]
+    path = WEIGHTS / entry.file
+    if not path.is_file():
+        raise ValueError(f"the weights file {entry.file} is missing from the installed package.")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
+        raise ValueError(f"the weights file {entry.file} is not the one that was shipped: its sha256 differs.")
+    model = create_model(entry.model, **entry.overrides)
+    model.load_state_dict(load_file(path))
+    return model.eval()
+
+
+def load_weights(path: str | Path) -> HDNet:
+    """Build a model with weights that ``hdnet train`` wrote, in evaluation mode; nothing is unpickled.
+
+    Raises:
+        ValueError: the file cannot be read, or does not say which model it belongs to.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            config = json.loads(file.metadata()["config"])
+        name, overrides = config["model"], config.get("overrides", {})
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise ValueError(f"{path}: the file does not name its model, so it was not written by `hdnet train`.") from None
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: the weights cannot be read: {first_line(error)}.") from None
+    model = create_model(name, **overrides)
+    load_state(model, path)
+    return model.eval()
+
+
+def load_state(model: HDNet, path: str | Path) -> None:
+    """Load weights (safetensors) into a model.
+
+    Raises:
+        ValueError: the file cannot be read, or its tensors are not those of the model.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such file.")
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path}: these weights do not fit the model: {first_line(error)}.") from None

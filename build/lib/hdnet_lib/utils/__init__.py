@@ -1,0 +1,1 @@
+"""Small things that every other part may use, and that use no other part."""
