@@ -1,6 +1,7 @@
 # HDNet Lab. `make help` lists the commands.
 PYTHON ?= python3
 PROFILE ?= ci
+CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -12,7 +13,7 @@ LARGE_PHOTOS := --ServerApp.tornado_settings='{"websocket_max_message_size": 104
 REPORT_OPTIONS := --profile $(PROFILE) $(if $(DATA),-p data_root "$(DATA)") $(if $(PARTIAL),-p partial True)
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-browser lint lab data notebooks figures clean
+.PHONY: help report test test-fast test-browser lint lab data notebooks figures clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,8 +22,11 @@ report: $(READY) $(MINI)  ## run every notebook and write reports/index.html
 	$(BIN)/python -m hdnet_lib.course.report $(REPORT_OPTIONS)
 
 test: lint $(MINI)  ## check style, run the tests, compare the notebooks' outputs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov=hdnet_lib --cov-report=term
 	$(BIN)/python -m pytest --nbval -p no:cacheprovider --nbval-current-env notebooks
+
+test-fast: $(READY) $(MINI)  ## run the tests that need neither notebooks nor long trainings
+	$(BIN)/python -m pytest -m "not slow"
 
 test-browser: $(READY) $(MINI)  ## drive the widgets and the report's pages in Chromium, which has to be installed
 	NEED_BROWSER=1 $(BIN)/python -m pytest tests/test_browser.py
@@ -30,6 +34,7 @@ test-browser: $(READY) $(MINI)  ## drive the widgets and the report's pages in C
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 lab: $(READY) $(MINI)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab $(LARGE_PHOTOS) $(LAB_OPTIONS) notebooks
@@ -46,10 +51,10 @@ figures: $(READY) $(MINI)  ## draw the pictures of figures/ anew, those of the n
 clean:  ## delete what the other commands made, the environment included
 	rm -rf $(VENV) data reports
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit("HDNet Lab needs Python 3.11 or newer; set PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,export,sweep,test]"
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[notebooks,export,sweep,test]"
 	@touch $@
 
 $(MINI): $(READY) $(RECIPES)

@@ -1,6 +1,7 @@
 """The package without its repository: built, installed into an empty environment, used in an empty folder."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,12 @@ pytestmark = pytest.mark.slow
 def installed(tmp_path_factory):
     """The folder of the commands of an environment that holds the wheel and what it asks for."""
     folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip"]
-    subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "-w", str(folder), str(REPOSITORY)], check=True)
+    source = folder / "source"  # building leaves files behind
+    shutil.copytree(REPOSITORY / "hdnet_lib", source / "hdnet_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder)]
+    subprocess.run([*pip, str(source)], check=True)
     (wheel,) = folder.glob("*.whl")
     assert wheel.stat().st_size < 30e6
     subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True)

@@ -1,1 +1,0 @@
-"""What the notebooks need beside the library: figures, widgets, exercises, reports, published numbers."""

@@ -1,1 +1,0 @@
-"""Networks at work: on photos, on folders, as ONNX, and against the clock."""
