@@ -16,9 +16,9 @@ import torch
 
 from hdnet_lib import create_model, list_models, paste
 from hdnet_lib.cli import at_least
+from hdnet_lib.composites import photo_dataset
 from hdnet_lib.composites.photo_dataset import MIX, PhotoDataset
 from hdnet_lib.composites.recipes import RECIPES
-from hdnet_lib.data import pool as pool_module
 from hdnet_lib.data.iharmony4 import MINI
 from hdnet_lib.data.samples import Batch
 from hdnet_lib.model.losses import foreground_mse
@@ -92,9 +92,9 @@ def main() -> int:
 
     rows, mix = [], dict(MIX)
     for recipe in RECIPES:
-        pool_module.MIX = {recipe: 1.0}
+        photo_dataset.MIX = {recipe: 1.0}
         rows.append((recipe, seconds(take(resident), device, arguments.repeats)))
-    pool_module.MIX = mix
+    photo_dataset.MIX = mix
     rows.append(("mix, pool in memory", seconds(take(resident), device, arguments.repeats)))
     rows.append(("mix, pool on disk", seconds(take(streaming), device, arguments.repeats)))
     table = pd.DataFrame(rows, columns=["composites", "time"]).set_index("composites")

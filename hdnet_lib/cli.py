@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import Field, replace
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
@@ -29,6 +30,7 @@ from hdnet_lib.inference.folders import harmonize_folder
 from hdnet_lib.inference.harmonize import WORKING_SIZE, harmonize
 from hdnet_lib.inference.load import PRECISIONS, load_model
 from hdnet_lib.inference.onnx import export_onnx
+from hdnet_lib.model.hdnet import HDNet
 from hdnet_lib.model.registry import list_models, list_pretrained
 from hdnet_lib.training.checkpoint import read_log
 from hdnet_lib.training.config import PRESETS, options, parse_stages
@@ -95,12 +97,12 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     command.add_argument("--split", default="test", help="name of the list of a folder (%(default)s)")
     command.add_argument("--partial", action="store_true", help="leave out composites of which a file is missing")
-    for option, lowest, default, text in (
+    for name, lowest, default, text in (
         ("size", 16, 256, "side in pixels"),
         ("limit", 0, 0, "at most so many composites, spread over the list; 0 for all"),
         ("batch-size", 1, 8, "composites that a network gets at once"),
     ):
-        command.add_argument(f"--{option}", type=at_least(lowest), default=default, help=f"{text} (%(default)s)")
+        command.add_argument(f"--{name}", type=at_least(lowest), default=default, help=f"{text} (%(default)s)")
     command.add_argument("--device", default="auto", help=DEVICES)
     command.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of networks (%(default)s)")
     command.add_argument("--shard", default="1/1", metavar="K/N", help="score the K-th of N shares; needs --output")
@@ -212,7 +214,7 @@ def _export(parsed: argparse.Namespace) -> None:
     if parsed.model.endswith(".onnx"):
         raise ValueError(f"{parsed.model} is ONNX already.")
     calibration = calibration_composites(parsed.calibration) if parsed.int8 else None
-    export_onnx(load_model(parsed.model), parsed.output, calibration)
+    export_onnx(cast(HDNet, load_model(parsed.model)), parsed.output, calibration)
 
 
 def _bench(parsed: argparse.Namespace) -> None:

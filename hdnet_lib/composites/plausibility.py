@@ -23,14 +23,24 @@ class Plausibility(NamedTuple):
     """Correlation of the lightness of composite and photo, -1 to 1."""
 
 
-LIMITS = Plausibility(
+class Limits(NamedTuple):
+    """Lowest and highest value of each field of :class:`Plausibility` that is plausible."""
+
+    change: tuple[float, float]
+    tint: tuple[float, float]
+    clipped: tuple[float, float]
+    contrast: tuple[float, float]
+    structure: tuple[float, float]
+
+
+LIMITS = Limits(
     change=(3.0, 46.0),
     tint=(0.0, 22.5),
     clipped=(0.0, 0.1),
     contrast=(0.4, 2.5),
     structure=(0.7, 1.0),
 )
-"""Lowest and highest value of each that is plausible. Change, tint, clipping and contrast of the same place taken by a
+"""Change, tint, clipping and contrast of the same place taken by a
 webcam at another time (the 30 triplets behind ``real_shifts.csv``) lie within; structure falls where things moved."""
 
 
@@ -52,7 +62,7 @@ def measure(composite: Tensor, photo: Tensor, mask: Tensor) -> Plausibility:
     return Plausibility(*(value.flatten() for value in values))
 
 
-def plausible(values: Plausibility, limits: Plausibility = LIMITS) -> Tensor:
+def plausible(values: Plausibility, limits: Limits = LIMITS) -> Tensor:
     """Whether every value lies within its limits: bool (B,)."""
     inside = [(low <= value) & (value <= high) for value, (low, high) in zip(values, limits, strict=True)]
     result = inside[0]

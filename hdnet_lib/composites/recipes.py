@@ -347,7 +347,7 @@ def recolor(
             return idt(photo, mask, reference, reference_mask, draw_rotations(uniform[:, :30]))
         case "photometric":
             settings = draw_photometric(uniform[:, :7])
-            return photometric(photo, mask, Photometric(*(value.to(photo) for value in settings)))
+            return photometric(photo, mask, Photometric(*(torch.as_tensor(value).to(photo) for value in settings)))
         case "curves":
             return tone_curves(photo, mask, draw_tone_curves(uniform[:, :24]))
         case "illuminant":

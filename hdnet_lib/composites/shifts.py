@@ -48,8 +48,11 @@ def measure_shift(composite: Tensor, photo: Tensor, mask: Tensor) -> Shift:
         chromas.append(region_statistics(chroma, mask)[0].flatten())
         spreads.append(spread[:, 0].flatten())
     error = ((composite - photo) * mask).square().mean(dim=(1, 2, 3))
+    lightness, a, b = (means[0] - means[1]).unbind(1)
     return Shift(
-        *(means[0] - means[1]).unbind(1),
+        lightness,
+        a,
+        b,
         chroma=chromas[0] - chromas[1],
         spread=(spreads[0] / spreads[1]).log2(),
         psnr=-10 * error.clamp(min=1e-10).log10(),

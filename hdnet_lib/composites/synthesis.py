@@ -62,7 +62,9 @@ def recolor_plausibly(
     for attempt in range(TRIES):
         choice = order[attempt % len(order)]
         uniform = torch.from_numpy(rng.random((1, DRAWS)).clip(1e-6, 1 - 1e-6))
-        composite = recolor(recipe, *region, *references[choice], uniform)
+        composite = recolor(
+            recipe, region.image, region.mask, references[choice].image, references[choice].mask, uniform
+        )
         values = measure(composite, *region)
         if plausible(values):
             return composite, values, choice
@@ -119,10 +121,10 @@ def synthesize(
     make = partial(_make, recipes=tuple(recipes), per_mask=per_mask, seed=seed)
     try:
         # Next to out, and renamed when all is there; removed if anything fails.
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-            part = Path(folder) / out.name
-            for subset, name in itertools.product(SUBSETS, FOLDERS):
-                (part / subset / name).mkdir(parents=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+            part = Path(temporary) / out.name
+            for subset, kind in itertools.product(SUBSETS, FOLDERS):
+                (part / subset / kind).mkdir(parents=True)
             made = parallel(partial(make, out=part), list(groups.values()), "making composites", "photo", workers)
             table = pd.DataFrame([row for rows in made for row in rows])
             if table.empty:
@@ -215,22 +217,23 @@ def _read_mask(path: Path) -> np.ndarray:
 
 def _with_references(pairs: list, found: list, testing: np.ndarray) -> list[Foreground]:
     """Give every foreground the references most like it, of other photos on its side of the split."""
-    kinds = np.stack([kind for _, kind in found])
+    descriptors = np.stack([descriptor for _, descriptor in found])
     nearest: dict[int, list[int]] = {}
     for side in (False, True):
-        members = np.flatnonzero(testing == side)
-        if not len(members):
+        members = np.flatnonzero(testing == side).tolist()
+        if not members:
             continue
-        tree = KDTree(kinds[members])
+        tree = KDTree(descriptors[members])
         most = max(np.unique([str(pairs[index][0]) for index in members], return_counts=True)[1])
-        _, near = tree.query(kinds[members], k=min(len(members), TRIES + most))
+        _, near = tree.query(descriptors[members], k=min(len(members), TRIES + most))
         for index, row in zip(members, near.reshape(len(members), -1), strict=True):
             others = [members[other] for other in row if pairs[members[other]][0] != pairs[index][0]]
             nearest[index] = others[:TRIES]
-    foregrounds, numbers = [], {}
-    for index, ((photo, mask), (ratio, _)) in enumerate(zip(pairs, found, strict=True)):
+    foregrounds: list[Foreground] = []
+    numbers: dict[Path, int] = {}
+    for number, ((photo, mask), (ratio, _)) in enumerate(zip(pairs, found, strict=True)):
         numbers[photo] = numbers.get(photo, 0) + 1
-        references = tuple(pairs[other] for other in nearest[index])
+        references = tuple(pairs[other] for other in nearest[number])
         foregrounds.append(Foreground(photo, mask, numbers[photo], ratio, references))
     return foregrounds
 
@@ -248,7 +251,7 @@ def _reference(photo: Path, mask: Path) -> Region:
     image, binary = read_photo(photo, "photo").convert("RGB"), _read_mask(mask)
     scale = REFERENCE_SIDE / max(image.size)
     if scale < 1:
-        size = tuple(max(1, round(side * scale)) for side in image.size)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         small = np.asarray(Image.fromarray(binary).resize(size, Image.Resampling.NEAREST))
         if small.any():  # the smallest objects keep their full size
             image, binary = image.resize(size, Image.Resampling.BOX), small

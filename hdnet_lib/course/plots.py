@@ -95,7 +95,7 @@ def plot_ratio_histogram(ratios: Sequence[float]) -> tuple[Figure, dict[str, int
     figure, axis = plt.subplots(figsize=(7, 3.4))
     edges = np.concatenate([np.geomspace(0.001, 0.05, 14), np.geomspace(0.05, 0.15, 5), np.geomspace(0.15, 1, 8)])
     edges = np.unique(edges)  # bars end where the bins end
-    axis.hist(np.clip(ratios, edges[0], 1), bins=edges, color=sns.color_palette("colorblind")[0])
+    axis.hist(np.clip(ratios, edges[0], 1), bins=list(edges), color=sns.color_palette("colorblind")[0])
     axis.set(xscale="log", xlabel="foreground ratio (share of the image)", ylabel="composites", xlim=(0.001, 1))
     axis.set_xticks([0.001, 0.01, 0.05, 0.15, 1], ["0.1 %", "1 %", "5 %", "15 %", "100 %"])
     axis.minorticks_off()

@@ -21,7 +21,7 @@ def check_parameters() -> None:
     Raises:
         ValueError: the sentence names them, and the known ones.
     """
-    _, own, injected, *_ = [*get_ipython().user_ns["In"], "", ""]
+    own, injected = [*get_ipython().user_ns["In"], "", ""][1:3]
     if injected.startswith("# Parameters\n"):  # the cell that papermill puts in
         known = parameter_names(own)
         if unknown := parameter_names(injected) - known:
@@ -30,7 +30,8 @@ def check_parameters() -> None:
 
 def parameter_names(source: str) -> set[str]:
     """What a cell of parameters assigns to."""
-    return {statement.targets[0].id for statement in ast.parse(source).body if isinstance(statement, ast.Assign)}
+    targets = [statement.targets[0] for statement in ast.parse(source).body if isinstance(statement, ast.Assign)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def record(**metrics: float | int | str) -> None:

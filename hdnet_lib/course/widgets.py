@@ -4,7 +4,7 @@ import html
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anywidget
 import ipywidgets as ipw
@@ -23,6 +23,7 @@ from hdnet_lib.data.samples import Sample, to_batch
 from hdnet_lib.evaluation.methods import COMPOSITE, Method
 from hdnet_lib.evaluation.summary import RATIO_NAMES, ratio_bins
 from hdnet_lib.inference.harmonize import harmonize
+from hdnet_lib.model.global_dynamic import GlobalDynamic
 from hdnet_lib.model.hdnet import HDNet
 from hdnet_lib.model.local_dynamic import LocalDynamic
 from hdnet_lib.model.variants import DotProduct
@@ -77,7 +78,8 @@ def figure_png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file of exactly its size; closes the figure."""
     buffer = io.BytesIO()
     figure.draw_without_rendering()  # the layout of axes of a fixed shape takes two rounds
-    figure.canvas.print_png(buffer)  # savefig would cut the margins, and shift what is clicked
+    canvas: Any = figure.canvas
+    canvas.print_png(buffer)  # savefig would cut the margins, and shift what is clicked
     plt.close(figure)
     return buffer.getvalue()
 
@@ -126,7 +128,7 @@ def explore_neighbors(model: HDNet, photo: np.ndarray, mask: np.ndarray, k: int 
     kind = ipw.ToggleButtons(options=list(SIMILARITIES))
     picture = Picture(label="photo and similarity map: click on the foreground")
     text = ipw.HTML()
-    state = {"position": None, "axes": None}
+    state: dict[str, Any] = {"position": None, "axes": None}
 
     def show(_: object = None) -> None:
         with torch.inference_mode():
@@ -184,7 +186,8 @@ def browse_kernels(model: HDNet, images: Mapping[str, Sample]) -> ipw.Widget:
         one = images[name.value]
         with torch.inference_mode():
             inspected = model.inspect(*to_batch(one)[:2])
-            steering = model.dynamics[stage.value].steering(inspected.features[f"decoder{stage.value}"]).flatten()
+            module = cast(GlobalDynamic, model.dynamics[stage.value])
+            steering = module.steering(inspected.features[f"decoder{stage.value}"]).flatten()
         foreground, background = (kernel[0].numpy() for kernel in inspected.kernels[stage.value])
         picture.value = figure_png(plot_kernels(foreground, background, f"decoder stage {stage.value}, {name.value}"))
         composite.value = as_png(one.composite)

@@ -3,9 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ class CompositeDataset:
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def _plan(self, numbers: Sequence[int], seed: int) -> Any:  # a tuple with the field index
+    def _plan(self, numbers: Sequence[int], seed: int) -> Any:  # with an attribute index
         raise NotImplementedError
 
     def _read(self, index: int) -> tuple[np.ndarray, ...]:
@@ -111,7 +112,8 @@ class CompositeDataset:
         return np.array([_order(len(self), seed, n // len(self))[n % len(self)] for n in numbers])
 
 
-class _Whole(NamedTuple):
+@dataclass
+class _Whole:
     """A batch that takes its images as they are."""
 
     index: np.ndarray

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,8 +87,9 @@ def open_image(source: ImageLike, name: str) -> Image.Image:
     # Damaged files make Pillow's decoders raise errors of many types, so all are caught here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of corrupt metadata, and of large photos below Pillow's hard limit
-        image = source
-        if not isinstance(source, Image.Image):
+        if isinstance(source, Image.Image):
+            image = source
+        else:
             name = _label(source, name)
             try:
                 image = Image.open(source)
@@ -176,7 +178,7 @@ FORMATS = {
     ".webp": "WEBP",
 }
 """What :func:`save_image` writes, by suffix. All but JPEG keep every pixel."""
-_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
 
 
 def check_output(path: str | os.PathLike, inputs: Sequence[str | os.PathLike] = ()) -> None:

@@ -82,7 +82,7 @@ def perturb_mask(mask: np.ndarray, kind: str, amount: int, seed: int = 0) -> np.
     # Distance to the border, in pixels: positive inside, negative outside.
     signed = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
     signed -= np.sign(signed) / 2
-    rng = np.random.default_rng([seed, zlib.crc32(np.packbits(mask))])
+    rng = np.random.default_rng([seed, zlib.crc32(np.packbits(mask).tobytes())])
     if kind == "eroded":
         return signed > amount
     if kind == "dilated":

@@ -50,7 +50,10 @@ def to_batch(*samples: Sample) -> Batch:
     >>> to_batch(Sample(pixels, pixels[..., 0] > 0, pixels)).composite.shape
     torch.Size([1, 3, 32, 48])
     """
-    composites, masks, reals = (torch.cat([to_tensor(sample[field]) for sample in samples]) for field in range(3))
+    composites, masks, reals = (
+        torch.cat([to_tensor(image) for image in images])
+        for images in zip(*((sample.composite, sample.mask, sample.real) for sample in samples), strict=True)
+    )
     return Batch(to_signed(composites), masks, to_signed(reals))
 
 

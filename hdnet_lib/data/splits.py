@@ -55,5 +55,7 @@ def held_out(photos: Sequence[str]) -> list[bool]:
     """Whether each photo belongs to the validation split of training: one in 20, by the CRC-32 of its name, and at
     least one."""
     checksums = {photo: zlib.crc32(photo.encode()) for photo in photos}
-    chosen = {photo for photo, value in checksums.items() if value % 20 == 0} or {min(checksums, key=checksums.get)}
+    chosen = {photo for photo, value in checksums.items() if value % 20 == 0} or {
+        min(checksums, key=lambda photo: checksums[photo])
+    }
     return [photo in chosen for photo in photos]

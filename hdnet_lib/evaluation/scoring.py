@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -169,7 +169,7 @@ def evaluate(
     share, shares = _parse_shard(shard)
     protocols = list(dict.fromkeys(protocols))
     methods = load_methods(models, device, precision)
-    examples = open_examples(data, split, size, partial, limit)
+    examples: Any = open_examples(data, split, size, partial, limit)
     starts = range(0, len(examples), chunks.CHUNK_SIZE)
     mine = starts[share - 1 :: shares]
     if not mine:
@@ -186,9 +186,8 @@ def evaluate(
             scores = files.read(start, stop, rows) if files and not images else None
             if scores is None:
                 images = Path(images) if images else None
-                scores = score_methods(
-                    Subset(examples, range(start, stop)), methods, protocols, batch_size, images, bar
-                )
+                some = cast(Sequence[Sample], Subset(examples, range(start, stop)))
+                scores = score_methods(some, methods, protocols, batch_size, images, bar)
                 if files:
                     files.write(start, scores)
             else:

@@ -62,7 +62,7 @@ def bootstrap_interval(
     np.add.at(sums[0], codes, numerator)
     np.add.at(sums[1], codes, denominator)
 
-    def ratio(numerators: np.ndarray, denominators: np.ndarray, axis: int) -> np.ndarray:
+    def ratio(numerators: np.ndarray, denominators: np.ndarray, axis: int = -1) -> np.ndarray:
         return numerators.sum(axis=axis) / denominators.sum(axis=axis)
 
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
@@ -77,8 +77,9 @@ def bootstrap_interval(
             method="BCa",
             rng=np.random.default_rng(seed),
         ).confidence_interval
-    observed = ratio(*sums, axis=0)
-    return tuple(np.where(np.isnan(end), observed, end) for end in (found.low, found.high))
+    observed = ratio(sums[0].T, sums[1].T)
+    low, high = (np.where(np.isnan(end), observed, end) for end in (found.low, found.high))
+    return low, high
 
 
 def mean_interval(values: pd.Series, photos: pd.Series, draws: int = 5000, seed: int = 0) -> tuple[float, float, float]:

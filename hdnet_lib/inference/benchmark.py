@@ -76,7 +76,7 @@ def machine(device: torch.device) -> str:
 
 
 @torch.inference_mode()
-def measure(model: str, backend: str, size: int, device: str, repeats: int, onnx: str | None) -> dict:
+def measure(model: str, backend: str, size: int, device: str, repeats: int, onnx: str) -> dict:
     """One line of the benchmark, measured in this process; see :func:`benchmark`. ``onnx``: file of the last two."""
     keep_freed_memory()
     where = torch.device(device)
@@ -137,8 +137,8 @@ def benchmark(
     if wrong := [size for size in sizes if size < 256 or size % 8]:
         raise ValueError(f"a size must be a multiple of 8 and at least 256, not {wrong[0]}.")
     device = choose_device(device)
-    if wrong := [backend for backend in backends if backend not in BACKENDS]:
-        raise ValueError(f"a backend is one of {', '.join(BACKENDS)}, not {wrong[0]!r}.")
+    if unknown := [backend for backend in backends if backend not in BACKENDS]:
+        raise ValueError(f"a backend is one of {', '.join(BACKENDS)}, not {unknown[0]!r}.")
     networks = {model: create_model(model) for model in models}
     lines = []
     with tempfile.TemporaryDirectory() as folder:

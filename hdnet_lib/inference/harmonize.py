@@ -155,4 +155,5 @@ def _shrink(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _working_size(width: int, height: int, longer: int) -> tuple[int, int]:
     """Width and height for the network: the longer side at ``longer`` or below, both multiples of its stride."""
     scale = min(1, longer / max(width, height))
-    return tuple(max(2 * MIN_SIZE, STRIDE * round(side * scale / STRIDE)) for side in (width, height))
+    width, height = (max(2 * MIN_SIZE, STRIDE * round(side * scale / STRIDE)) for side in (width, height))
+    return width, height

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def _write(model: HDNet, path: Path) -> None:
     # Two of each, and different sides: a dimension of the example that is 1 or equals another would be fixed.
     example = torch.zeros(2, 3, 64, 96), torch.zeros(2, 1, 64, 96)
     with _quiet():
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             model, example, input_names=["composite", "mask"], output_names=["output"],
             dynamic_shapes={"composite": shape, "mask": shape}, dynamo=True, opset_version=20, verbose=False
         )  # fmt: skip
@@ -87,7 +88,7 @@ def _quantize(model: HDNet, path: Path, calibration: list[Composite]) -> None:
         raise ValueError("int8 needs composites to calibrate with, and there is none.")
     # ONNX Runtime has int8 for plain convolutions only. The last stage stays in float32.
     for stage in model.decoder[:-1]:
-        stage.conv = as_convolution(stage.conv)
+        stage.conv = as_convolution(stage.get_submodule("conv"))
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
@@ -124,11 +125,12 @@ def _kept_in_float(path: Path) -> list[str]:
 
 
 @torch.no_grad()
-def as_convolution(transposed: nn.ConvTranspose2d) -> nn.Module:
+def as_convolution(transposed: nn.Module) -> nn.Module:
     """The same map as a transposed convolution of this network: 3x3 with stride 1, or 4x4 with stride 2, padding 1.
 
     With stride 2, each of the four outputs of a position sees 2x2 of its 3x3 neighbours: four kernels and a shuffle.
     """
+    assert isinstance(transposed, nn.ConvTranspose2d)
     inputs, outputs = transposed.in_channels, transposed.out_channels
     kernels = transposed.weight.transpose(0, 1)  # (outputs, inputs, 3 or 4, 3 or 4)
     if transposed.stride == (1, 1):

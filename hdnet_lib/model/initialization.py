@@ -30,7 +30,7 @@ def initialize_as_identity(model: HDNet) -> None:
     the three colours and their negatives (six channels; a narrower network carries fewer), the MGDs start with
     kernels near the identity, and the output layer reads nothing else.
     """
-    first, last = model.encoder[0].conv.weight, model.output.weight
+    first, last = model.get_parameter("encoder.0.conv.weight"), model.output.weight
     # The gate of spatial attention starts near a half.
     gate = 0.5 if any(isinstance(module, SpatialAttention) for module in model.dynamics.values()) else 1
     last.zero_()
@@ -41,4 +41,5 @@ def initialize_as_identity(model: HDNet) -> None:
         last[channel, color, 1, 1] = sign * 1.15 / gate
     for module in model.dynamics.values():
         if isinstance(module, GlobalDynamic):
-            module.expand.bias.view(-1, module.channels, module.channels).add_(torch.eye(module.channels))
+            kernels = module.get_parameter("expand.bias").view(-1, module.channels, module.channels)
+            kernels.add_(torch.eye(module.channels))

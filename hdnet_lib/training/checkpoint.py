@@ -44,7 +44,7 @@ def finished(output: str | Path) -> bool:
     """Whether the run that writes ``output`` has made all its steps."""
     output = Path(output)
     state = _state(output.with_suffix(".checkpoint"))
-    return bool(state) and state["log"][-1]["step"] == state["steps"] and output.is_file()
+    return state is not None and state["log"][-1]["step"] == state["steps"] and output.is_file()
 
 
 def _state(checkpoint: Path) -> dict | None:
@@ -82,6 +82,7 @@ class Run:
                 raise ValueError(f"{self.output} exists and has no checkpoint to go on from: choose another name.")
             return
         state = _state(self.checkpoint)
+        assert state is not None
         mine, theirs = (json.loads(json.dumps(x)) for x in (_deciding(self.config), state["config"]))
         if different := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
             raise ValueError(

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -65,9 +66,11 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     output, started = Path(output), time.monotonic()
     check_config(config, output)
     accelerator = _accelerator(config, output)
-    model = _new_model(config).to(accelerator.device, memory_format=memory_format(accelerator.device))
-    ema_model = AveragedModel(model).requires_grad_(False)
-    ema_model.n_averaged.fill_(1)  # or else the first update would copy
+    model = _new_model(config).to(accelerator.device)
+    model = model.to(memory_format=memory_format(accelerator.device))  # type: ignore[call-overload]
+    averages = AveragedModel(model).requires_grad_(False)
+    averages.n_averaged.fill_(1)  # or else the first update would copy
+    ema_model = cast(HDNet, averages.module)
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, fused=accelerator.device.type in ("cpu", "cuda")
     )
@@ -76,7 +79,7 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     # At the last side: the weights that are best there are the ones to keep.
     validation = _to(accelerator.device, _dataset(config, "validation", plan[-1], accelerator).composites(range(128)))
 
-    run = Run(config, output, len(plan), model, ema_model.module, optimizer)
+    run = Run(config, output, len(plan), model, ema_model, optimizer)
     run.resume()
     accelerator.init_trackers(f"{output.stem}.tensorboard")  # only where TensorBoard is installed
     prepared, prepared_optimizer = accelerator.prepare(model, optimizer)
@@ -106,14 +109,14 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
         accelerator.backward(loss)
         prepared_optimizer.step()
         # Early on the average forgets faster, so that a short run does not keep its random start.
-        ema_model.multi_avg_fn = get_ema_multi_avg_fn(min(config.ema_decay, (1 + step) / (10 + step)))
-        ema_model.update_parameters(model)
+        averages.multi_avg_fn = get_ema_multi_avg_fn(min(config.ema_decay, (1 + step) / (10 + step)))
+        averages.update_parameters(model)
         pixels += side**2
         losses += loss.detach()
         bar.update()
 
         if step % config.validate_every == 0 or step == len(plan):
-            scores = _validated(losses / (step - last_validated), ema_model.module, validation, step, accelerator)
+            scores = _validated(losses / (step - last_validated), ema_model, validation, step, accelerator)
             losses, last_validated = torch.zeros_like(losses), step
             if accelerator.is_main_process:
                 bar.set_postfix(loss=f"{scores['loss']:.4f}", psnr=f"{scores['validation_psnr']:.2f} dB")
@@ -229,4 +232,4 @@ def validate(model: nn.Module, batch: Batch) -> tuple[float, float]:
         losses.append(foreground_mse(output, real, mask) * len(mask))
         errors.append((output - real).square().mean(dim=(1, 2, 3)) / 4)
     psnr = -10 * torch.cat(errors).clamp(min=1e-10).log10().mean()
-    return (sum(losses) / len(batch.mask)).item(), psnr.item()
+    return float(sum(losses) / len(batch.mask)), psnr.item()

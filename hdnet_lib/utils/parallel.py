@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-Job, Result = TypeVar("Job"), TypeVar("Result")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 def parallel(
