@@ -65,7 +65,7 @@ MOVED = {True: 10, False: 3}  # with JPEG, without: grey levels that are more th
 MOVED_SHARE = 0.001  # of a region's neighbourhoods
 STILL = {True: 3, False: 1}  # grey levels: a foreground that moved less, nearly everywhere, is the real photo's
 LARGEST = 320  # larger photos are shrunk by a whole factor for this comparison, which is a mean too
-GREY_SHARE = 0.01  # grey pixels of a mask, as a share of its area
+GRAY_SHARE = 0.01  # grey pixels of a mask, as a share of its area
 
 
 class Problem(NamedTuple):
@@ -191,13 +191,13 @@ def _check_mask(mask: Image.Image, path: Path, note) -> bool:
     """Note what is wrong with a mask; whether its two regions can be compared."""
     values = np.asarray(mask)
     area = np.count_nonzero(values >= 128)
-    grey = np.count_nonzero((values > 16) & (values < 239))
+    gray = np.count_nonzero((values > 16) & (values < 239))
     if area == 0:
         note("empty mask", path, "its values are 0 and 1: multiply them by 255" if values.max() == 1 else "")
     elif area == values.size:
         note("full mask", path)
-    elif grey > GREY_SHARE * area:
-        note("soft mask", path, f"grey pixels are {grey / area:.0%} of its area")
+    elif gray > GRAY_SHARE * area:
+        note("soft mask", path, f"grey pixels are {gray / area:.0%} of its area")
     return 0 < area < values.size
 
 

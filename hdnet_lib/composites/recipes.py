@@ -78,8 +78,8 @@ def _principal_axes(image: Tensor, region: Tensor) -> tuple[Tensor, Tensor, Tens
     A deviation counts as one grey level at least: less is noise, which must not be blown up.
     """
     mean, _ = region_statistics(image, region)
-    centred = ((image - mean) * region).flatten(2)
-    covariance = (centred.unsqueeze(1) * centred.unsqueeze(2)).sum(-1) / region.sum(dim=(2, 3)).unsqueeze(-1)
+    centered = ((image - mean) * region).flatten(2)
+    covariance = (centered.unsqueeze(1) * centered.unsqueeze(2)).sum(-1) / region.sum(dim=(2, 3)).unsqueeze(-1)
     values, axes = torch.linalg.eigh(covariance)
     return mean, values.clamp(min=1 / 255**2).sqrt(), axes
 
@@ -192,9 +192,9 @@ def _regrain(photo: Tensor, change: Tensor, mask: Tensor, sweeps: int = 12) -> T
         smooth = interpolate(coarse, scale_factor=2, mode="nearest")[..., : photo.shape[-2], : photo.shape[-1]]
     else:
         smooth = change
-    grey = photo.mean(dim=1, keepdim=True) * 255
+    gray = photo.mean(dim=1, keepdim=True) * 255
     both = mask[..., 1:] * mask[..., :-1], mask[..., 1:, :] * mask[..., :-1, :]  # neighbours inside the mask
-    right, down = pad(grey.diff(dim=-1) * both[0], (0, 1)), pad(grey.diff(dim=-2) * both[1], (0, 0, 0, 1))
+    right, down = pad(gray.diff(dim=-1) * both[0], (0, 1)), pad(gray.diff(dim=-2) * both[1], (0, 0, 0, 1))
     gradient = (right.square() + down.square()).sqrt()
     psi, phi = (gradient / 5).clamp(max=1), 30 / (1 + 10 * gradient)
     # Between neighbours: the mean of their phi, and nothing across the edge of the mask.
@@ -243,8 +243,8 @@ def photometric(photo: Tensor, mask: Tensor, settings: Photometric) -> Tensor:
     x = photo.clamp(min=1e-6) ** settings.gamma * settings.gain * settings.channel_gain
     mean, _ = region_statistics(x, mask)
     x = (x - mean) * settings.contrast + mean
-    grey = (x * x.new_tensor(RGB_TO_YCBCR[0]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
-    x = (x - grey) * settings.saturation + grey
+    gray = (x * x.new_tensor(RGB_TO_YCBCR[0]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    x = (x - gray) * settings.saturation + gray
     return _paste(x, photo, mask)
 
 

@@ -283,9 +283,9 @@ def _composites(
         result = recolor_plausibly(region, references, recipe, rng)
         if result is None:
             continue
-        recoloured, values, choice = result
+        recolored, values, choice = result
         composite = photo.copy()
-        composite.paste(Image.fromarray(to_pixels(recoloured)), corner)
+        composite.paste(Image.fromarray(to_pixels(recolored)), corner)
         subset = "Transfer" if recipe in TRANSFERS else "Change"
         line = f"{subset}/composite_images/{name}_{foreground.number}_{version}.png"
         _save(composite, out / line)

@@ -347,9 +347,9 @@ def plot_scaling(table: pd.DataFrame, here: pd.DataFrame) -> Figure:
             part = here[here.model == model]
             axis.plot(part["size"], part[column], "x", color=color, markersize=9, markeredgewidth=2)
         axes[0].plot(line["size"], line.roofline_seconds, color=color, linestyle=style, linewidth=1, alpha=0.6)
-    grey = "0.4"
-    axes[0].plot([], [], color=grey, linewidth=1, label="roofline (thin)")
-    axes[0].plot([], [], "x", color=grey, markersize=9, markeredgewidth=2, label="measured here")
+    gray = "0.4"
+    axes[0].plot([], [], color=gray, linewidth=1, label="roofline (thin)")
+    axes[0].plot([], [], "x", color=gray, markersize=9, markeredgewidth=2, label="measured here")
     sizes = sorted(table["size"].unique())
     for axis, label in zip(axes, ("time of one image (s)", "peak of memory (GB)"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel="side of the image (pixels)", ylabel=label)

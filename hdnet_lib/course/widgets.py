@@ -124,7 +124,7 @@ def explore_neighbors(model: HDNet, photo: np.ndarray, mask: np.ndarray, k: int 
     rows, columns = feature.shape[2:]
     if not (resize_mask(tensor, feature) > 0.5).any():
         raise ValueError(f"the object is too small: it fills none of the {rows} x {columns} positions of the features.")
-    neighbours = ipw.IntSlider(k, 1, max(k, 9), description="K")
+    neighbors = ipw.IntSlider(k, 1, max(k, 9), description="K")
     kind = ipw.ToggleButtons(options=list(SIMILARITIES))
     picture = Picture(label="photo and similarity map: click on the foreground")
     text = ipw.HTML()
@@ -132,7 +132,7 @@ def explore_neighbors(model: HDNet, photo: np.ndarray, mask: np.ndarray, k: int 
 
     def show(_: object = None) -> None:
         with torch.inference_mode():
-            matches = SIMILARITIES[kind.value](feature.shape[1], neighbours.value).match(feature, tensor)
+            matches = SIMILARITIES[kind.value](feature.shape[1], neighbors.value).match(feature, tensor)
         inside = ~matches.background[0]
         if state["position"] is None:
             inner = inside.nonzero()[:, 0]
@@ -160,11 +160,11 @@ def explore_neighbors(model: HDNet, photo: np.ndarray, mask: np.ndarray, k: int 
                 state["position"] = position
                 show()
 
-    neighbours.observe(show, "value")
+    neighbors.observe(show, "value")
     kind.observe(show, "value")
     picture.observe(click, "clicked")
     show()
-    return ipw.VBox([ipw.HBox([neighbours, kind]), picture, text])
+    return ipw.VBox([ipw.HBox([neighbors, kind]), picture, text])
 
 
 def before_after(before: Image.Image | np.ndarray, after: Image.Image | np.ndarray) -> ipw.Widget:

@@ -108,7 +108,7 @@ def _superpixels(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     count = labels.max() + 1
     size = np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
     lab = rgb2lab(photo)
-    colour = np.stack([np.bincount(labels.ravel(), lab[..., c].ravel(), count) / size for c in range(3)], axis=1)
+    color = np.stack([np.bincount(labels.ravel(), lab[..., c].ravel(), count) / size for c in range(3)], axis=1)
     touching = np.zeros((count, count), bool)
     for one, other in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
         touching[one, other] = touching[other, one] = True
@@ -117,7 +117,7 @@ def _superpixels(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         near = np.setdiff1d(np.flatnonzero(touching[chosen].any(axis=0)), chosen)
         if not near.size:
             break
-        distance = np.linalg.norm(colour[near] - colour[chosen].mean(axis=0), axis=1)
+        distance = np.linalg.norm(color[near] - color[chosen].mean(axis=0), axis=1)
         chosen.append(near[distance.argmin()])
     return np.isin(labels, chosen)
 
@@ -130,6 +130,6 @@ def _polygon(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         radius += rng.normal(0, 0.25 / harmonic) * np.cos(harmonic * angle + rng.uniform(0, 2 * np.pi))
     radius = np.clip(radius, 0.3, None) * np.exp(rng.uniform(np.log(0.06), np.log(0.38))) * WORKING_SIDE
     stretch = rng.uniform(0.7, 1.4)
-    centre = rng.uniform(0.25, 0.75, 2) * WORKING_SIDE
-    points = np.stack([np.sin(angle) * radius * stretch, np.cos(angle) * radius / stretch], axis=1) + centre
+    center = rng.uniform(0.25, 0.75, 2) * WORKING_SIDE
+    points = np.stack([np.sin(angle) * radius * stretch, np.cos(angle) * radius / stretch], axis=1) + center
     return polygon2mask(photo.shape[:2], points)
