@@ -48,6 +48,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="hdnet", description="Image harmonisation with HDNet.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    for add in (_add_harmonize, _add_train, _add_evaluate, _add_bench, _add_export):
+        add(commands)
+    parsed = parser.parse_args(arguments)
+    keep_freed_memory()
+    try:
+        parsed.run(parsed)
+    except (ValueError, FloatingPointError, OSError) as error:
+        print(f"hdnet: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hdnet: stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _add_harmonize(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("harmonize", help="make the pasted foreground of photos fit their backgrounds")
     command.add_argument("composite", help="the photo, or a folder of photos")
     command.add_argument("mask", help="an image of the same size, white on the foreground; of a folder, one for all "
@@ -67,6 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--device", default="auto", help=DEVICES)
     command.set_defaults(run=_harmonize)
 
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("train", help="train a model; the same command again resumes a stopped run")
     command.add_argument(
         "data", help="CSV table with the columns image and masks, composites made on the fly; or a folder in iHarmony4 "
@@ -80,6 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; run it again to resume")
     command.set_defaults(run=_train)
 
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("evaluate", help="score models on composites whose real photo is known")
     command.add_argument("data", help='a folder in iHarmony4 layout, "mini", or a CSV table of photos and masks, '
                          "of whose validation photos composites are made")  # fmt: skip
@@ -113,6 +133,8 @@ def main(arguments: list[str] | None = None) -> int:
                          "(<entry>-s<seed>)")  # fmt: skip
     command.set_defaults(run=_evaluate)
 
+
+def _add_bench(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("bench", help="time networks, beside the rate of a large matrix product")
     command.add_argument("--models", nargs="+", default=["hdnet-lite", "hdnet"], choices=list_models(), metavar="MODEL",
                          help="(%(default)s)")  # fmt: skip
@@ -125,6 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("-o", "--output", type=Path, metavar="TABLE.csv")
     command.set_defaults(run=_bench)
 
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("export", help="write a model as ONNX, of any batch and size")
     command.add_argument("model", help=f"{', '.join(list_pretrained())}, or a .safetensors file")
     command.add_argument("output", help="file to write (.onnx)")
@@ -132,18 +156,6 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--calibration", default="mini", metavar="DATA", help="real composites that set the scales of "
                          "int8, as `hdnet evaluate` takes them; of the training list (%(default)s)")  # fmt: skip
     command.set_defaults(run=_export)
-
-    parsed = parser.parse_args(arguments)
-    keep_freed_memory()
-    try:
-        parsed.run(parsed)
-    except (ValueError, FloatingPointError, OSError) as error:
-        print(f"hdnet: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("hdnet: stopped.", file=sys.stderr)
-        return 130
-    return 0
 
 
 def _add_setting(command: argparse.ArgumentParser, option: Field) -> None:
