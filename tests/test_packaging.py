@@ -7,6 +7,8 @@ import tomllib
 import yaml
 from conftest import REPOSITORY
 
+import hdnet_lib
+
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["export"] + EXTRAS["sweep"] + EXTRAS["test"]
@@ -27,6 +29,21 @@ def test_constraints_pin_every_requirement_within_its_range():
         name, lowest = requirement.split(">=")
         pinned = pins[name].split(".")
         assert [int(part) for part in pinned] >= [int(part) for part in lowest.split(".")], name
+
+
+def test_the_lowest_versions_are_those_of_the_ranges():
+    lines = (REPOSITORY / ".github" / "constraints-lowest.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    bounds = dict(requirement.split(">=") for requirement in REQUIREMENTS)
+    assert pins.keys() == bounds.keys()
+    for name, lowest in bounds.items():
+        assert f"{pins[name]}.".startswith(f"{lowest}."), name
+
+
+def test_the_citation_names_this_version():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert citation["version"] == hdnet_lib.__version__
+    assert f"## {hdnet_lib.__version__}" in (REPOSITORY / "CHANGELOG.md").read_text()
 
 
 def test_asked_for_packages_are_there():
