@@ -5,8 +5,8 @@ CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-MINI := data/mini/manifest.csv
-RECIPES := $(wildcard hdnet_lib/composites/*.py hdnet_lib/composites/*.json) hdnet_lib/data/images.py hdnet_lib/utils/regions.py
+MINI := $(or $(HDNET_DATA),data)/mini/manifest.csv
+RECIPES := $(wildcard hdnet_lib/composites/*.py hdnet_lib/composites/*.json) hdnet_lib/data/images.py hdnet_lib/data/masks.py hdnet_lib/utils/regions.py
 # JupyterLab takes 10 MB in one message, and a photo that a student uploads is one.
 LARGE_PHOTOS := --ServerApp.tornado_settings='{"websocket_max_message_size": 104857600}'
 # One set of parameters for every notebook: make report PROFILE=paper DATA=/path/to/iHarmony4
@@ -49,7 +49,7 @@ figures: $(READY) $(MINI)  ## draw the pictures of figures/ anew, those of the n
 	$(BIN)/python -m hdnet_lib.course.report $(REPORT_OPTIONS) -p figures_dir figures
 
 clean:  ## delete what the other commands made, the environment included
-	rm -rf $(VENV) data reports
+	rm -rf $(VENV) data reports .coverage
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit("HDNet Lab needs Python 3.11 or newer; set PYTHON=..." if sys.version_info < (3, 11) else 0)'

@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 
 from hdnet_lib import create_model, list_models, paste
-from hdnet_lib.cli import at_least
 from hdnet_lib.composites import photo_dataset
 from hdnet_lib.composites.photo_dataset import MIX, PhotoDataset
 from hdnet_lib.composites.recipes import RECIPES
@@ -23,6 +22,7 @@ from hdnet_lib.data.iharmony4 import MINI
 from hdnet_lib.data.samples import Batch
 from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.training.loop import memory_format
+from hdnet_lib.utils.arguments import at_least
 
 
 def seconds(function: Callable[[int], object], device: torch.device, repeats: int) -> float:

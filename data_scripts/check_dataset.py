@@ -18,7 +18,6 @@ import pandas as pd
 from PIL import Image
 from scipy.ndimage import maximum_filter, uniform_filter
 
-from hdnet_lib.cli import at_least
 from hdnet_lib.data.iharmony4 import (
     FOLDERS,
     PUBLISHED,
@@ -32,6 +31,7 @@ from hdnet_lib.data.iharmony4 import (
     resolve,
 )
 from hdnet_lib.data.images import FORMATS, ImageError, open_image, read_photo
+from hdnet_lib.utils.arguments import at_least
 from hdnet_lib.utils.files import atomic_write
 from hdnet_lib.utils.parallel import parallel
 

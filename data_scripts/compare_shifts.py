@@ -4,7 +4,7 @@
     python data_scripts/compare_shifts.py --record ROOT
 
 The first form sets composites made on the fly from POOL (a CSV table) beside the 30 real triplets of
-hdnet_lib/data/real_shifts.csv and beside assumed retouches. The second measures the triplets of ROOT and writes
+hdnet_lib/composites/real_shifts.csv and beside assumed retouches. The second measures the triplets of ROOT and writes
 that file anew.
 """
 
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from hdnet_lib.cli import at_least
 from hdnet_lib.composites.photo_dataset import PhotoDataset
 from hdnet_lib.composites.shifts import REAL_SHIFTS, Shift, coverage, measure_shift, sample_shifts
 from hdnet_lib.course.plots import plot_shifts, use_style
 from hdnet_lib.data import list_triplets
 from hdnet_lib.data.images import to_tensor
+from hdnet_lib.utils.arguments import at_least
 from hdnet_lib.utils.files import atomic_write
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hdnet_lib.cli import at_least
 from hdnet_lib.data.iharmony4 import Triplet, file_finder, find_root, group_by_photo, missing_files, read_list, resolve
 from hdnet_lib.data.images import FORMATS, ImageError, open_image
 from hdnet_lib.data.samples import ratio_bin
 from hdnet_lib.data.splits import split_by_photo
+from hdnet_lib.utils.arguments import at_least
 from hdnet_lib.utils.files import atomic_write, first_line
 from hdnet_lib.utils.parallel import parallel
 

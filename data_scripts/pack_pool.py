@@ -16,9 +16,9 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from hdnet_lib.cli import at_least
 from hdnet_lib.composites.photo_table import read_table
 from hdnet_lib.data.images import read_mask, read_photo
+from hdnet_lib.utils.arguments import at_least
 
 
 def pack(table: Path, out: Path, side: int, limit: int) -> list[Path]:

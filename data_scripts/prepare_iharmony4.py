@@ -19,9 +19,9 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from hdnet_lib.cli import at_least
 from hdnet_lib.data.iharmony4 import FOLDERS, Triplet, find_root, group_by_photo, list_triplets, read_list
 from hdnet_lib.data.images import ImageError, open_image, save_image
+from hdnet_lib.utils.arguments import at_least
 from hdnet_lib.utils.files import atomic_write, first_line
 from hdnet_lib.utils.parallel import parallel
 

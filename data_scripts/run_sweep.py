@@ -23,9 +23,9 @@ import papermill
 import yaml
 from nbformat import ValidationError
 
-from hdnet_lib.cli import at_least
 from hdnet_lib.course.recording import recorded
 from hdnet_lib.course.report import absolute_paths, run_notebook
+from hdnet_lib.utils.arguments import at_least
 from hdnet_lib.utils.files import atomic_write, first_line
 
 

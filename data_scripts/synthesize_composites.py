@@ -9,9 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from hdnet_lib.cli import at_least
 from hdnet_lib.composites.recipes import RECIPES
 from hdnet_lib.composites.synthesis import match_masks, synthesize
+from hdnet_lib.utils.arguments import at_least
 
 
 def main() -> int:

@@ -21,10 +21,10 @@ from pathlib import Path
 import pandas as pd
 from ship_weights import pack
 
-from hdnet_lib.cli import at_least, parse_stages
 from hdnet_lib.training.checkpoint import finished, read_log
-from hdnet_lib.training.config import PRESETS, TrainingConfig
+from hdnet_lib.training.config import PRESETS, TrainingConfig, parse_stages
 from hdnet_lib.training.loop import train
+from hdnet_lib.utils.arguments import at_least
 from hdnet_lib.utils.files import first_line
 
 ZOO = Path(__file__).parent / "zoo.csv"

@@ -154,12 +154,12 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     command.add_argument("output", help="file to write (.onnx)")
     command.add_argument("--int8", action="store_true", help="convolutions in int8, for processors with VNNI")
     command.add_argument("--calibration", default="mini", metavar="DATA", help="real composites that set the scales of "
-                         "int8, as `hdnet evaluate` takes them; of the training list (%(default)s)")  # fmt: skip
+                         "int8: a folder (its training list) or a table, as of `evaluate` (%(default)s)")  # fmt: skip
     command.set_defaults(run=_export)
 
 
 def _add_setting(command: argparse.ArgumentParser, option: Field) -> None:
-    """An option for a field of :class:`TrainingConfig`; its default is the preset's."""
+    """An option for a field of :class:`~hdnet_lib.training.config.TrainingConfig`; its default is the preset's."""
     name, text = f"--{option.name.replace('_', '-')}", option.metadata["help"]
     if option.name == "stages":
         command.add_argument(name, metavar="SIDE:COUNT,...", help=text)

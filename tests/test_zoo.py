@@ -21,7 +21,6 @@ from conftest import REPOSITORY, random_inputs
 from safetensors import safe_open
 
 from hdnet_lib import create_model, list_pretrained, load_pretrained
-from hdnet_lib.cli import parse_stages
 from hdnet_lib.composites.photo_dataset import PhotoDataset
 from hdnet_lib.evaluation.chunks import read_scores
 from hdnet_lib.evaluation.scoring import evaluate
@@ -30,7 +29,7 @@ from hdnet_lib.model import registry
 from hdnet_lib.model.registry import load_weights
 from hdnet_lib.model.variants import RandomReference, ZeroReference
 from hdnet_lib.training.checkpoint import finished, read_log
-from hdnet_lib.training.config import TrainingConfig
+from hdnet_lib.training.config import TrainingConfig, parse_stages
 from hdnet_lib.training.loop import train
 
 ENTRIES = list(csv.DictReader(train_zoo.ZOO.open(newline="")))

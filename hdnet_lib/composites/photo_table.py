@@ -24,7 +24,7 @@ def read_table(table: Path) -> list[tuple[str, list[str]]]:
         raise ValueError(f"{table}: needs the columns image and masks, separated by a comma, and at least one row.")
     if surplus := [row["image"] for row in rows if None in row]:
         raise ValueError(f"{table}: the row of {surplus[0]} has too many commas: separate masks by spaces.")
-    photos = [(Path(row["image"]).as_posix(), (row["masks"] or "").split()) for row in rows]
+    photos = [(Path(row["image"] or "").as_posix(), (row["masks"] or "").split()) for row in rows]
     for name in dict.fromkeys(name for photo, masks in photos for name in (photo, *masks)):
         if not (table.parent / name).is_file():
             raise ValueError(f"{table}: names {table.parent / name}, which does not exist.")

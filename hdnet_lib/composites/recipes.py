@@ -1,4 +1,4 @@
-"""Recipes that make a composite from a real photo: recolor its foreground.
+"""Recipes that make a composite from a real photo: recolour its foreground.
 
 Every recipe works on batches on any device: images (B, 3, H, W) in [0, 1], masks (B, 1, H, W) with 1
 on the foreground, and returns the composite, whose background is the photo's, untouched. Transfers take

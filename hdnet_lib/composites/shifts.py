@@ -73,12 +73,12 @@ def assumed_retouch(photo: Tensor, mask: Tensor, uniform: Tensor) -> Tensor:
     return photometric(relit, mask, Photometric(gamma, gain, neutral, contrast, saturation))
 
 
-def sample_shifts(pool: PhotoDataset, count: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Shifts of ``count`` composites of a pool, and of :func:`assumed_retouch` of the same photos; one row each."""
+def sample_shifts(dataset: PhotoDataset, count: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Shifts of ``count`` composites of a data set, and of :func:`assumed_retouch` of the same photos; one row each."""
     made, retouched = [], []
     rng = torch.Generator().manual_seed(seed)
     groups = (range(first, min(first + 16, count)) for first in range(0, count, 16))
-    for composite, mask, real in pool.batches(groups, seed):
+    for composite, mask, real in dataset.batches(groups, seed):
         photo = to_unit(real)
         uniform = torch.rand(len(photo), 6, generator=rng, dtype=torch.float64)
         made.append(measure_shift(to_unit(composite), photo, mask))

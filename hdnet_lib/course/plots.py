@@ -119,7 +119,7 @@ SHIFT_LABELS = {
 
 
 def plot_shifts(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Distributions of the foreground's colour shift, one panel for each measure of ``data.shifts.Shift``.
+    """Distributions of the foreground's colour shift, one panel for each measure of ``composites.shifts.Shift``.
 
     Args:
         tables: name of a set of composites -> its shifts, one row each; at most six sets.
@@ -316,7 +316,7 @@ def plot_masks(table: pd.DataFrame) -> Figure:
     """What spoiled masks cost, one panel for each way to spoil them.
 
     Args:
-        table: columns kind, amount (pixels), method, value (dB less than with the true mask), low and high.
+        table: columns kind, amount (pixels), method, value (dB more than with the true mask), low and high.
     """
     kinds = list(table.kind.unique())
     figure, axes = plt.subplots(1, len(kinds), figsize=(3.1 * len(kinds) + 0.6, 3.6), sharey=True, squeeze=False)

@@ -19,7 +19,7 @@ def make_mask(photo: np.ndarray, seed: int) -> np.ndarray:
     """A foreground for a photo without one.
 
     By the seed: a region grown from a point over similar colours, a few neighbouring superpixels, or a
-    smooth polygon. It covers 0.5 to 60 % of the photo; a region that does not is replaced by a polygon.
+    smooth polygon. A region that covers less than 0.5 or more than 60 % of the photo is replaced by a polygon.
 
     Args:
         photo: (H, W, 3) uint8.

@@ -16,7 +16,7 @@ COLUMNS = ["name", "subset", "photo", "ratio", "method", "protocol", *Scores._fi
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
-    """A table that :func:`evaluate` wrote, to the last bit.
+    """A table that :func:`~hdnet_lib.evaluation.scoring.evaluate` wrote, to the last bit.
 
     Raises:
         ValueError: it cannot be read, or is no such table.

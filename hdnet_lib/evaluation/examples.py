@@ -68,7 +68,9 @@ def open_examples(
 
 
 def calibration_composites(data: str | Path, count: int = 32) -> list[tuple[Tensor, Tensor]]:
-    """Composites and masks of the training list, as :func:`~hdnet_lib.inference.onnx.export_onnx` takes them.
+    """Composites and masks of a training list, or of a table's validation photos.
+
+    As :func:`~hdnet_lib.inference.onnx.export_onnx` takes them.
 
     Raises:
         ValueError: see :func:`open_examples`.

@@ -101,9 +101,9 @@ def score(
     for name, image in images.items():
         if image.shape != (*mask.shape, 3):
             raise ValueError(f"{name} has the shape {image.shape}, but the mask needs {(*mask.shape, 3)}.")
-        images[name] = to_eight_bits(image, protocol.rounding)
-        if not np.isfinite(images[name]).all():
+        if not np.isfinite(image).all():
             raise ValueError(f"{name} holds values that are not finite.")
+        images[name] = to_eight_bits(image, protocol.rounding)
 
     target = images["real"]
     result = np.where(mask[..., None], images["output"], images[protocol.background])

@@ -144,7 +144,7 @@ def evaluate(
 
     Args:
         data: a folder in iHarmony4 layout, "mini", or a CSV table of photos and masks (:func:`open_examples`).
-        models: see :func:`load_method`; the composite as it is, is always scored, too.
+        models: see :func:`~hdnet_lib.evaluation.methods.load_method`; the composite as it is, is always scored, too.
         table: CSV file to write; None to keep the scores in memory.
         protocols: names of :data:`~hdnet_lib.evaluation.metrics.PROTOCOLS`; all by default.
         split, partial: see :func:`~hdnet_lib.data.iharmony4.list_triplets`.

@@ -45,14 +45,13 @@ LARGEST_REFERENCE = 1024
 
 def seconds(function: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
     """Times of a first call and of ``repeats`` more."""
+    synchronize = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device.type, lambda: None)
     times = []
     for _ in range(1 + repeats):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize()
         started = time.perf_counter()
         function()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize()
         times.append(time.perf_counter() - started)
     return times
 
@@ -68,6 +67,8 @@ def machine(device: torch.device) -> str:
     """The processor that computes, and the version of PyTorch."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
+    elif device.type == "mps":
+        name = f"Apple GPU, {platform.machine()}"
     else:
         cpu = Path("/proc/cpuinfo")
         found = re.search(r"model name\s*:\s*(.+)", cpu.read_text()) if cpu.is_file() else None
@@ -121,7 +122,7 @@ def benchmark(
     Args:
         models: names of :func:`~hdnet_lib.model.registry.create_model`.
         sizes: sides in pixels, multiples of 8, at least 256.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "mps".
         repeats: timed calls each; the median counts.
         backends: of :data:`BACKENDS`.
 

@@ -108,7 +108,7 @@ def predict(model: nn.Module, job: Job) -> Tensor:
     with torch.inference_mode():
         output = model(job.small.to(parameter), job.network_mask.to(parameter)).float().cpu()
     if not output.isfinite().all():
-        raise ImageError(f"the model's output is not a number somewhere: use float32 weights, not {parameter.dtype}.")
+        raise ImageError("the model's output is not a number somewhere: use float32 weights and precision.")
     return output
 
 
@@ -153,7 +153,7 @@ def _shrink(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _working_size(width: int, height: int, longer: int) -> tuple[int, int]:
-    """Width and height for the network: the longer side at ``longer`` or below, both multiples of its stride."""
+    """Width and height for the network: the longer side near ``longer``, both multiples of its stride."""
     scale = min(1, longer / max(width, height))
     width, height = (max(2 * MIN_SIZE, STRIDE * round(side * scale / STRIDE)) for side in (width, height))
     return width, height

@@ -118,7 +118,7 @@ def _kept_in_float(path: Path) -> list[str]:
         if node.op_type == "Conv":
             name = node.input[1]
             shape = weights.get(name, ())
-            full = name.startswith(("encoder.0.", "encoder.1.", "output."))
+            full = name.startswith(("encoder.0.", "encoder.1."))
             if full or len(shape) != 4 or min(shape[:2]) < FEWEST_CHANNELS or max(shape[2:]) == 1:
                 kept.append(node.name)
     return kept

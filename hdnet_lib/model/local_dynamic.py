@@ -28,13 +28,13 @@ class Matches(NamedTuple):
 class LocalDynamic(nn.Module):
     """Rebuild every foreground feature from itself and its K nearest background features.
 
-    Where the equations are silent: the mask comes to the feature's size by nearest neighbor and is cut at 0.5; an image
-    with fewer than K background positions uses those it has (the others get weight 0); an image with no foreground or
-    no background position at this size passes unchanged.
+    Where the equations are silent: the mask comes to the feature's size by nearest neighbour and is cut at 0.5; an
+    image with fewer than K background positions uses those it has (the others get weight 0); an image with no
+    foreground or no background position at this size passes unchanged.
 
     Args:
         channels: C of the feature map.
-        k: number of neighbors, at least 1.
+        k: number of neighbours, at least 1.
     """
 
     matches_positions = True

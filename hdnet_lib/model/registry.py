@@ -1,4 +1,4 @@
-"""Models by name, their shipped weights, and weights trained with the authors' code."""
+"""Models by name, and their shipped weights."""
 
 import hashlib
 import json

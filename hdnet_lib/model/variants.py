@@ -39,7 +39,7 @@ class ZeroedForeground(LocalDynamic):
 
 
 class SoftmaxOverPositions(LocalDynamic):
-    """LD whose softmax (Eq. 4) runs over the N positions instead of over the K neighbors."""
+    """LD whose softmax (Eq. 4) runs over the N positions instead of over the K neighbours."""
 
     def alpha(self, similarity: Tensor) -> Tensor:
         """(B, N, K) -> (B, N, K); each of K columns sums to 1."""
@@ -51,7 +51,7 @@ class ReleasedLocalDynamic(LocalDynamic):
 
     Raw dot products instead of cosines, zero in the background's rows; the foreground is zeroed in the support, not
     excluded, so a zero vector wins where all similarities are negative; the softmax runs over all positions instead of
-    over the K neighbors; for K > 1 a view in the wrong axis order mixes the neighbors of different positions.
+    over the K neighbours; for K > 1 a view in the wrong axis order mixes the neighbours of different positions.
     """
 
     matches_positions = False
@@ -127,7 +127,7 @@ class ConstantKernels(GlobalDynamic):
         del self.squeeze
 
     def steering(self, feature: Tensor) -> Tensor:
-        """One half each, (B, 4, 1, 1)."""
+        """One half each, (B, 4, 1, 1); for a shared kernel (B, 2, 1, 1)."""
         return feature.new_full((feature.shape[0], self.expand.in_channels, 1, 1), 0.5)
 
 

@@ -16,6 +16,7 @@ from hdnet_lib.model.hdnet import HDNet
 from hdnet_lib.model.registry import create_model
 from hdnet_lib.training.config import TrainingConfig
 from hdnet_lib.utils.files import atomic_write, first_line
+from hdnet_lib.utils.paths import CHECKOUT
 from hdnet_lib.version import __version__
 
 
@@ -175,6 +176,8 @@ def _deciding(config: TrainingConfig) -> dict:
 
 def _revision() -> str:
     """The git revision of the library's folder, or "" where it is no checkout."""
+    if not CHECKOUT:  # or else it would be that of a repository around the installed package
+        return ""
     command = ["git", "describe", "--always", "--dirty"]
     try:
         found = subprocess.run(

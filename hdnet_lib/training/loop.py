@@ -34,7 +34,7 @@ GPU_SYNTHESIS_PIXELS = 256 * 128**2
 
 def memory_format(device: torch.device) -> torch.memory_format:
     """Order of images and weights in memory: on a CPU, channels last takes 5 to 45 % longer; on a GPU it is what NVIDIA
-    advises for bf16, and not measured here yet."""
+    advises for bf16, and not compared here yet."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
