@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 from conftest import REPOSITORY
 
 from hdnet_lib.course.recording import parameter_names, recorded
 
+pytestmark = pytest.mark.slow
 NOTEBOOKS = REPOSITORY / "notebooks"
 PLANTED = """
 from hdnet_lib.model.local_dynamic import LocalDynamic
-
-pytestmark = pytest.mark.slow
 LocalDynamic.similarity = lambda self, values: values.transpose(1, 2) @ values
 """
 """A dot product for the cosine of Eq. 2. Python runs a file of the name sitecustomize.py when it starts."""

@@ -63,7 +63,9 @@ def bootstrap_interval(
     np.add.at(sums[1], codes, denominator)
 
     def ratio(numerators: np.ndarray, denominators: np.ndarray, axis: int = -1) -> np.ndarray:
-        return numerators.sum(axis=axis) / denominators.sum(axis=axis)
+        # Rounded, since sums in another order differ in the last bits, and BCa counts which resamples lie below: with
+        # few photos many of them equal what was observed.
+        return np.round(numerators.sum(axis=axis) / denominators.sum(axis=axis), 9)
 
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
