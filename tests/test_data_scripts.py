@@ -92,6 +92,7 @@ def test_a_sound_copy_has_no_problems(mini, small):
     assert found(small) == found(mini) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGES)
 def test_each_damage_is_found_and_no_other(copy, name):
     file, damage, problem = DAMAGES[name]
@@ -454,6 +455,7 @@ def test_a_link_in_a_circle_hides_no_other_file(copy):
     assert found(copy) == set()
 
 
+@pytest.mark.slow
 def test_a_mended_source_is_prepared_anew(copy, tmp_path):
     original = (copy / MASK).read_bytes()
     Image.new("L", (64, 64)).save(copy / MASK)

@@ -63,6 +63,7 @@ def test_a_composite_depends_on_its_number_and_the_seed_alone(table):
     assert not torch.equal(together.composite, pool.composites(range(5, 30), seed=4).composite)
 
 
+@pytest.mark.slow
 def test_loose_masks_miss_the_border_of_a_share_of_the_composites(table):
     exact, half, every = (PhotoDataset(table, "train", 32, mask_jitter=share) for share in (0.0, 0.5, 1.0))
     numbers = range(200)

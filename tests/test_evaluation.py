@@ -64,6 +64,7 @@ def test_scores_are_those_of_the_metrics():
         assert (row.subset, row.photo, row.ratio) == ("x", "b", 0.25)
 
 
+@pytest.mark.slow
 def test_batches_score_as_single_composites_do(small):
     methods = {"hdnet-lite": ModelMethod(load_pretrained())}
     examples = Triplets(small, size=64)
@@ -265,6 +266,7 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(small, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.csv", "scores.json"]
 
 
+@pytest.mark.slow
 def test_shards_make_the_serial_table(small, tmp_path, parts):
     whole = evaluate(small, ["reinhard"], size=64)
     shares = [
@@ -370,6 +372,7 @@ def test_folders_that_cannot_be_written_get_a_sentence(small, tmp_path, capsys):
         assert "hdnet: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_new_results_in_a_folder_are_another_evaluation(small, tmp_path):
     evaluate(small, ["reinhard"], size=64, images=tmp_path)
     run = partial(evaluate, small, [str(tmp_path / "reinhard")], tmp_path / "scores.csv", size=64)

@@ -212,6 +212,7 @@ def test_a_foreground_of_one_colour_is_shifted():
     assert np.abs(result[mask] - 125.5).max() <= 1
 
 
+@pytest.mark.slow
 def test_high_frequencies_of_the_foreground_come_closer_to_the_real_photo(lite):
     """Neither blurred nor grainy: the spread of the Laplacian, over the real photo's."""
     ratios = []

@@ -109,6 +109,7 @@ def test_object_that_vanishes_at_feature_size_changes_nothing():
     assert torch.equal(module(feature, mask), feature)
 
 
+@pytest.mark.slow
 def test_gradients():
     module, feature, mask = case(3, k=3, batch=2, dtype=torch.float64)
     check_gradients(module, feature, mask)

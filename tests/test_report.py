@@ -49,6 +49,7 @@ def test_a_failing_notebook_is_named_and_the_others_still_run(folder, tmp_path, 
     assert "before" in (out / "01_bad.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_damaged_notebook_and_a_dead_kernel_do_not_stop_the_others(folder, tmp_path, monkeypatch, capsys):
     (folder / "00_good.ipynb").write_text("{ not a notebook")
     notebook(folder / "01_bad.ipynb", "import os; os._exit(3)")
@@ -62,6 +63,7 @@ def test_a_damaged_notebook_and_a_dead_kernel_do_not_stop_the_others(folder, tmp
     assert 'href="02_after.html"' in index
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", ["Kernel died before replying to it", "Kernel didn't respond in 60 seconds"])
 @pytest.mark.parametrize("deaths", [2, 3])
 def test_a_kernel_that_never_ran_is_started_again(folder, tmp_path, monkeypatch, deaths, sign):
@@ -79,6 +81,7 @@ def test_a_kernel_that_never_ran_is_started_again(folder, tmp_path, monkeypatch,
     assert len(calls) == 3
 
 
+@pytest.mark.slow
 def test_a_relative_data_root_means_one_from_here(folder, tmp_path, monkeypatch):
     notebook(folder / "00_good.ipynb", "print(data_root)", parameters="data_root = 'mini'")
     monkeypatch.chdir(tmp_path)

@@ -47,6 +47,7 @@ def test_summary_counts_gains_and_losses():
     assert (ours.gain_low, ours.gain_high) == (pytest.approx(-2), pytest.approx(2))
 
 
+@pytest.mark.slow
 def test_intervals_resample_photos_and_cover_the_truth():
     """Of 95 % intervals about 95 % cover the mean; resampling composites one by one would cover far fewer."""
     rng = np.random.default_rng(0)
@@ -86,6 +87,7 @@ def test_an_interval_may_have_photos_of_different_weight():
     assert (low, high) == (1, 5)
 
 
+@pytest.mark.slow
 def test_a_permutation_test_is_right_as_often_as_it_says():
     rng = np.random.default_rng(0)
     photos = pd.Series(np.repeat(np.arange(30), 4))

@@ -280,6 +280,7 @@ def test_weights_that_are_no_numbers_are_never_saved(table, tmp_path):
         assert path.suffix == ".csv" or all(value.isfinite().all() for value in load_file(path).values())
 
 
+@pytest.mark.slow
 def test_changed_data_does_not_go_on(small, tmp_path):
     copy = shutil.copytree(small, tmp_path / "copy")
     settings = {"stages": ((16, 0),), "epochs": 2, "batch_size": 10}
@@ -293,6 +294,7 @@ def test_changed_data_does_not_go_on(small, tmp_path):
         run(copy, tmp_path / "w.safetensors", **settings)
 
 
+@pytest.mark.slow
 def test_foreign_weights_are_not_overwritten(table, tmp_path):
     output = tmp_path / "w.safetensors"
     run(table, output, seed=5)
@@ -392,6 +394,7 @@ def test_a_data_set_trains_too(small, tmp_path):
     assert [row["step"] for row in log(tmp_path / "w.safetensors")] == ["4", "8"]
 
 
+@pytest.mark.slow
 def test_epochs_count_the_data(small, tmp_path):
     run(small, tmp_path / "w.safetensors", stages=((16, 0),), epochs=2, batch_size=10, validate_every=1000)
     count = len(TripletDataset(small, "train", 16))

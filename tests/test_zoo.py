@@ -313,6 +313,7 @@ def test_the_scores_that_come_with_the_package_are_those_of_the_zoo():
     assert set(scores.method) - {"composite"} <= logged
 
 
+@pytest.mark.slow
 def test_the_model_card_quotes_the_shipped_scores():
     """Every number of the comparison: means, spreads, differences, intervals and p."""
     card = (registry.WEIGHTS / "MODEL_CARD.md").read_text()
