@@ -22,7 +22,7 @@ def random_inputs(size: int) -> tuple[Tensor, Tensor]:
     return composite, mask
 
 
-@torch.no_grad()  # not inference_mode, under which the FlopCounterMode of PyTorch 2.4 counts nothing
+@torch.inference_mode()
 def layer_table(model: HDNet, size: int = 256) -> pd.DataFrame:
     """One line for each stage of a network, in the order in which they run.
 
