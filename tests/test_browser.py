@@ -31,6 +31,7 @@ if CHROMIUM is None and not os.environ.get("NEED_BROWSER"):
 
 from playwright.sync_api import expect, sync_playwright  # noqa: E402 (its driver takes a second to load)
 
+pytestmark = pytest.mark.slow
 SCREENSHOTS = REPOSITORY / "reports" / "screenshots"
 PATIENCE = 90_000
 """Milliseconds that a step may take: a kernel that imports PyTorch on a busy machine is slow."""
@@ -38,8 +39,6 @@ SETUP = """
 from hdnet_lib.course.plots import use_style
 from hdnet_lib.data import list_triplets
 from hdnet_lib.inference.load import load_model
-
-pytestmark = pytest.mark.slow
 use_style()
 model = load_model("hdnet-lite")
 triplets = {t.mask.stem: t for t in list_triplets("mini", "test")}
