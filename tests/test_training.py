@@ -436,7 +436,7 @@ def test_bad_pools_and_options_get_one_sentence(table, tmp_path, capsys):
         "at least two photos": [str(tmp_path / "short.csv"), *out],
         "would overwrite": [str(table), "-o", str(table.with_suffix(".safetensors"))],
         "ends with .safetensors": [str(table), "-o", str(tmp_path / "w.csv")],
-        "the device quantum cannot be used here": [str(table), *out, "--device", "quantum"],
+        "device must be auto or cpu or cuda or mps": [str(table), *out, "--device", "cuda:1"],
         "schedule must be cosine or steps": [str(table), *out, "--schedule", "wobbly"],
         "a share from 0 to 1": [str(table), *out, "--mask-jitter", "50"],
         "learning_rate above 0": [str(table), *out, "--learning-rate", "0"],

@@ -129,7 +129,7 @@ class PhotoDataset(CompositeDataset):
         return np.array(mask.resize((self.side, self.side), Image.Resampling.BILINEAR))
 
     def _plan(self, numbers: Sequence[int], seed: int) -> _Drawn:
-        """Draw everything: a row of random numbers for each sample, from a generator of its own."""
+        """Draw everything: a row of random numbers for each composite, from a generator of its own."""
         uniform = np.stack([counter_random(seed, 1, number, DRAWS + CANDIDATES + 8) for number in numbers])
         recoloring, candidates, free = np.split(uniform, [DRAWS, DRAWS + CANDIDATES], axis=1)
         photo = self._indices(numbers, seed)

@@ -68,9 +68,9 @@ def open_examples(
 
 
 def calibration_composites(data: str | Path, count: int = 32) -> list[tuple[Tensor, Tensor]]:
-    """Composites and masks of a training list, or of a table's validation photos.
+    """Composites and masks for :func:`~hdnet_lib.inference.onnx.export_onnx`.
 
-    As :func:`~hdnet_lib.inference.onnx.export_onnx` takes them.
+    They are of a training list, or of a table's validation photos.
 
     Raises:
         ValueError: see :func:`open_examples`.

@@ -57,7 +57,7 @@ class TrainingConfig:
     start: str = _option("", "weights (.safetensors) of the same model to start from, instead of random ones")
     validate_every: int = _option(200, "steps between two lines of the log, each with a validation and a checkpoint")
     seed: int = _option(0, "of weights and data")
-    device: str = _option("auto", "auto, cpu, cuda or mps")
+    device: str = _option("auto", "auto, cpu, cuda or mps", "auto", "cpu", "cuda", "mps")
 
 
 def options() -> list[Field]:
