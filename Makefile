@@ -54,7 +54,7 @@ clean:  ## delete what the other commands made, the environment included
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit("HDNet Lab needs Python 3.11 or newer; set PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[notebooks,export,sweep,test]"
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[notebooks,export,heif,sweep,test]"
 	@touch $@
 
 $(MINI): $(READY) $(RECIPES)

@@ -18,6 +18,7 @@ import pandas as pd
 from PIL import Image
 from scipy.ndimage import maximum_filter, uniform_filter
 
+from hdnet_lib.data.decode import list_images
 from hdnet_lib.data.iharmony4 import (
     FOLDERS,
     PUBLISHED,
@@ -30,9 +31,9 @@ from hdnet_lib.data.iharmony4 import (
     read_list,
     resolve,
 )
-from hdnet_lib.data.images import FORMATS, ImageError, open_image, read_photo
+from hdnet_lib.data.images import ImageError, read_gray, read_rgb
 from hdnet_lib.utils.arguments import at_least
-from hdnet_lib.utils.files import atomic_write
+from hdnet_lib.utils.files import atomic_write, check_writable, first_line
 from hdnet_lib.utils.parallel import parallel
 
 ERRORS = {
@@ -138,9 +139,9 @@ def _list_problems(root: Path, splits: dict[str, dict[str, Triplet]]) -> list[Pr
             problems.append(Problem("in both lists", line.split("/")[0], line))
         named = splits["train"].keys() | splits["test"].keys()
         for folder in sorted(path for path in root.glob("*/composite_images") if path.is_dir()):
-            for path in sorted(folder.iterdir()):
+            for path in list_images(folder):
                 line = f"{folder.parent.name}/{FOLDERS[0]}/{path.name}"
-                if line not in named and path.suffix.lower() in FORMATS and not path.name.startswith("."):
+                if line not in named:
                     problems.append(Problem("not in a list", folder.parent.name, line))
     return problems
 
@@ -151,8 +152,7 @@ def check_photo(group: list[Triplet]) -> list[Problem]:
 
     def read(path: Path, mode: str) -> Image.Image | None:
         try:
-            image = open_image(path, "it") if mode == "L" else read_photo(path, "it")
-            return image.convert(mode)
+            return read_gray(path, "it") if mode == "L" else read_rgb(path, "it", stored=True)
         except ImageError as error:
             detail = str(error).removeprefix(f"it {path} ")
             problems.append(Problem("unreadable file", group[0].subset, _relative(path), detail))
@@ -240,8 +240,6 @@ def report(problems: list[Problem], counts: pd.DataFrame, csv: Path) -> int:
     print(counts.to_string(index=False))
     table = pd.DataFrame(problems, columns=Problem._fields)
     table.insert(0, "severity", ["error" if problem in ERRORS else "warning" for problem in table.problem])
-    with atomic_write(csv) as part:
-        table.to_csv(part, index=False, errors="backslashreplace")
     if problems:
         print()
     for name, meaning in (ERRORS | WARNINGS).items():
@@ -258,10 +256,18 @@ def report(problems: list[Problem], counts: pd.DataFrame, csv: Path) -> int:
             f"\nThe lists leak: {tested} of {total} test composites share their real photo with a training composite."
         )
     errors = int((table.severity == "error").sum())
-    print(f"\n{errors} errors, {len(table) - errors} warnings{f'; each is a line of {csv}' if problems else ''}")
+    print(f"\n{errors} errors, {len(table) - errors} warnings")
     if errors:
         print("Restore what is damaged from the original, or leave it out: prepare_iharmony4.py --partial takes only")
         print("composites whose files are there, readable and of one size, with a mask that is neither empty nor full.")
+    try:
+        with atomic_write(csv) as part:
+            table.to_csv(part, index=False, errors="backslashreplace")
+    except OSError as error:
+        print(f"{csv} cannot be written: {first_line(error)}; name another file by --csv.", file=sys.stderr)
+        return 2
+    if problems:
+        print(f"Each of them is a line of {csv}.")
     return 1 if errors else 0
 
 
@@ -273,6 +279,11 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.csv.parent.is_dir() or arguments.csv.is_dir():
         parser.error(f"--csv {arguments.csv}: give a file name in a folder that exists.")
+    try:
+        check_writable(arguments.csv)
+    except OSError as error:
+        why = f"{arguments.csv} cannot be written ({first_line(error)})"
+        print(f"{parser.prog}: {why}, so the table below is all there will be.", file=sys.stderr)
     started = time.monotonic()
     try:
         problems, counts = check(find_root(arguments.root), arguments.workers)

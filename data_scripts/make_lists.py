@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hdnet_lib.data.decode import list_images
 from hdnet_lib.data.iharmony4 import Triplet, file_finder, find_root, group_by_photo, missing_files, read_list, resolve
-from hdnet_lib.data.images import FORMATS, ImageError, open_image
+from hdnet_lib.data.images import ImageError, read_gray
 from hdnet_lib.data.samples import ratio_bin
 from hdnet_lib.data.splits import split_by_photo
 from hdnet_lib.utils.arguments import at_least
@@ -44,8 +45,7 @@ def make_lists(root: Path, name: str, test_share: float, seed: int, workers: int
     lines = [
         path.relative_to(root).as_posix()
         for folder in sorted(path for path in root.glob("*/composite_images") if path.is_dir())
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in FORMATS and not path.name.startswith(".")
+        for path in list_images(folder)
     ]
     triplets = [resolve(root, line, has_file) for line in lines]
     complete = [triplet for triplet in triplets if not missing_files(triplet, has_file)]
@@ -80,7 +80,7 @@ def _measure(group: list[Triplet]) -> list[dict]:
     ratios = {}
     for path in {triplet.mask for triplet in group}:
         try:
-            ratios[path] = (np.asarray(open_image(path, "mask").convert("L")) >= 128).mean()
+            ratios[path] = (np.asarray(read_gray(path)) >= 128).mean()
         except ImageError:
             ratios[path] = np.nan
     return [

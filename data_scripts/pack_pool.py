@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hdnet_lib.composites.photo_table import read_table
-from hdnet_lib.data.images import read_mask, read_photo
+from hdnet_lib.data.images import read_mask, read_rgb
 from hdnet_lib.utils.arguments import at_least
 
 
@@ -46,7 +46,7 @@ def pack(table: Path, out: Path, side: int, limit: int) -> list[Path]:
         for name in (photo, *masks):
             if Path(name).is_absolute() or ".." in Path(name).parts or "," in name:
                 raise ValueError(f"{table}: {name} lies outside the table's folder, or its name holds a comma.")
-        add(photo, _encode(read_photo(table.parent / photo, "photo").convert("RGB"), side))
+        add(photo, _encode(read_rgb(table.parent / photo, "photo"), side))
         for mask in masks:
             image = Image.fromarray((read_mask(table.parent / mask, "mask") * 255).astype("uint8"))
             add(mask, _encode(image, side))

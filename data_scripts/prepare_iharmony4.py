@@ -20,7 +20,8 @@ import psutil
 from PIL import Image
 
 from hdnet_lib.data.iharmony4 import FOLDERS, Triplet, find_root, group_by_photo, list_triplets, read_list
-from hdnet_lib.data.images import ImageError, open_image, save_image
+from hdnet_lib.data.images import ImageError, read_gray, read_rgb
+from hdnet_lib.data.save import save_image
 from hdnet_lib.utils.arguments import at_least
 from hdnet_lib.utils.files import atomic_write, first_line
 from hdnet_lib.utils.parallel import parallel
@@ -67,12 +68,14 @@ def prepare(root: Path, out: Path, size: int, keep_aspect: bool, incomplete: boo
             f"{len(failed)} composites could not be prepared, so the lists are not written: mend them and run this "
             "again, or leave them out with --partial."
         )
+    if len(failed) == len(lines):
+        raise ValueError(f"{root}: none of its composites could be prepared, so the lists are not written.")
     for split, triplets in lists.items():
         listed, kept = len(read_list(root, split)), sum(triplet.line not in failed for triplet in triplets)
         print(f"{split}: {kept} of {listed} composites")
         with atomic_write(out / f"IHD_{split}.txt") as part:
-            lines = (Path(t.line).with_suffix(".png").as_posix() for t in triplets if t.line not in failed)
-            part.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+            kept_lines = (Path(t.line).with_suffix(".png").as_posix() for t in triplets if t.line not in failed)
+            part.write_text("".join(f"{line}\n" for line in kept_lines), "utf-8")
     return 0
 
 
@@ -128,9 +131,10 @@ def prepare_photo(group: list[Triplet], out: Path, size: int, keep_aspect: bool)
         if not wanted:
             continue
         try:
-            for path, mode in ((triplet.real, "RGB"), (triplet.mask, "L"), (triplet.composite, "RGB")):
+            for path in (triplet.real, triplet.mask, triplet.composite):
                 if path not in images:
-                    images[path] = open_image(path, "it").convert(mode)
+                    is_mask = path == triplet.mask
+                    images[path] = read_gray(path, "it") if is_mask else read_rgb(path, "it", stored=True)
                 if images[path].size != images[triplet.real].size:
                     sizes = (f"{image.width}x{image.height}" for image in (images[path], images[triplet.real]))
                     raise ImageError(f"it {path} does not have the size of its real photo: {', '.join(sizes)}.")
@@ -155,7 +159,6 @@ def _is_done(target: Path, source: Path) -> bool:
 
 def _resize(image: Image.Image, size: int, keep_aspect: bool) -> Image.Image:
     """As ``Triplet.read`` does: bilinear with antialiasing, masks cut at one half after it."""
-    image.info.pop("icc_profile", None)  # no reader here applies it, and it may be that of another colour mode
     width, height = size, size
     if keep_aspect:
         scale = min(1, size / max(image.size))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import cast
 
 import pandas as pd
+from PIL import Image
 
-from hdnet_lib.data.images import FORMATS, check_output, save_image
+from hdnet_lib.data.save import FORMATS, check_output, check_transparency
 from hdnet_lib.evaluation.examples import calibration_composites
 from hdnet_lib.evaluation.methods import BASELINES, COMPOSITE, method_name
 from hdnet_lib.evaluation.metrics import PROTOCOLS
@@ -27,7 +28,7 @@ from hdnet_lib.evaluation.summary import (
 )
 from hdnet_lib.inference.benchmark import BACKENDS, as_markdown, benchmark
 from hdnet_lib.inference.folders import harmonize_folder
-from hdnet_lib.inference.harmonize import WORKING_SIZE, harmonize
+from hdnet_lib.inference.harmonize import WORKING_SIZE, finish, predict, prepare
 from hdnet_lib.inference.load import PRECISIONS, load_model
 from hdnet_lib.inference.onnx import export_onnx
 from hdnet_lib.model.hdnet import HDNet
@@ -38,7 +39,7 @@ from hdnet_lib.training.loop import train
 from hdnet_lib.utils.allocator import keep_freed_memory
 from hdnet_lib.utils.arguments import at_least
 from hdnet_lib.utils.device import choose_device
-from hdnet_lib.utils.files import atomic_write
+from hdnet_lib.utils.files import atomic_write, check_writable, first_line
 
 DEVICES = "auto (CUDA, else Apple's MPS, else the CPU), cpu, cuda or mps"
 
@@ -54,7 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
     keep_freed_memory()
     try:
         parsed.run(parsed)
-    except (ValueError, FloatingPointError, OSError) as error:
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        print(f"hdnet: {named}{first_line(error)}.", file=sys.stderr)
+        return 2
+    except (ValueError, FloatingPointError) as error:
         print(f"hdnet: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -79,6 +84,11 @@ def _add_harmonize(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--working-size", type=int, default=WORKING_SIZE, metavar="PIXELS",
                          help=f"longest side that the network sees (default {WORKING_SIZE})")  # fmt: skip
     command.add_argument("--suffix", default=".png", choices=FORMATS, help="format of a folder's results (%(default)s)")
+    command.add_argument("--recursive", action="store_true", help="of a folder, the photos in folders within it, too")
+    command.add_argument("--mask-threshold", type=int, metavar="GREY", help="1 to 255: pixels of the mask that are at "
+                         "least so bright are foreground (default: grey pixels blend)")  # fmt: skip
+    command.add_argument("--max-megapixels", type=at_least(1), metavar="N", help="largest photo (default 179); "
+                         "one takes about 25 MB of memory a megapixel")  # fmt: skip
     command.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of the network (%(default)s)")
     command.add_argument("--device", default="auto", help=DEVICES)
     command.set_defaults(run=_harmonize)
@@ -170,18 +180,23 @@ def _add_setting(command: argparse.ArgumentParser, option: Field) -> None:
 
 
 def _harmonize(parsed: argparse.Namespace) -> None:
+    if parsed.max_megapixels:
+        Image.MAX_IMAGE_PIXELS = parsed.max_megapixels * 500_000  # Pillow refuses twice as many
     device = choose_device(parsed.device)
     if Path(parsed.composite).is_dir():
         model = load_model(parsed.model, parsed.precision).to(device)
         left_out = harmonize_folder(
-            model, parsed.composite, parsed.mask, parsed.output, parsed.working_size, parsed.suffix
-        )
+            model, parsed.composite, parsed.mask, parsed.output, parsed.working_size, parsed.suffix,
+            parsed.mask_threshold, parsed.recursive
+        )  # fmt: skip
         if left_out:
-            raise ValueError(f"{left_out} photos were left out; the lines above say why.")
+            raise ValueError(f"{left_out} were left out; the lines above say why.")
         return
     check_output(parsed.output, (parsed.composite, parsed.mask))
+    job = prepare(parsed.composite, parsed.mask, parsed.working_size, parsed.mask_threshold)
+    check_transparency(parsed.output, job.photo.alpha is not None)
     model = load_model(parsed.model, parsed.precision).to(device)
-    save_image(harmonize(model, parsed.composite, parsed.mask, parsed.working_size), parsed.output)
+    finish(job, predict(model, job)).save(parsed.output)
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
@@ -232,6 +247,8 @@ def _export(parsed: argparse.Namespace) -> None:
 def _bench(parsed: argparse.Namespace) -> None:
     if parsed.output and not parsed.output.parent.is_dir():
         raise ValueError(f"{parsed.output}: the folder {parsed.output.parent} does not exist.")
+    if parsed.output:
+        check_writable(parsed.output)
     table = benchmark(parsed.models, parsed.sizes, parsed.device, parsed.repeats, parsed.backends)
     print(f"{table.machine[0]}; seconds, times the roofline, peak of memory\n\n{as_markdown(table)}")
     if parsed.output:

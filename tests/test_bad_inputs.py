@@ -56,8 +56,6 @@ def hand_made_png(width, height, bits, rows):
 
 # Claims a gigantic size.
 bomb = hand_made_png(60_000, 60_000, 8, b"")
-# 16 bits a channel, which Pillow by itself would silently cut to 8.
-deep_png = hand_made_png(60, 40, 16, (b"\0" + bytes(60 * 6)) * 40)
 
 
 def animated(path):
@@ -115,9 +113,7 @@ FILES = {
     "composite BMP cut": (cut(0.5, "BMP"), GOOD_MASK, "damaged"),
     "composite GIF cut": (cut(0.3, "GIF"), GOOD_MASK, "damaged|cannot be opened|not an image"),
     "composite damaged pixels": (flipped, GOOD_MASK, "damaged"),
-    "composite decompression bomb": (bomb, GOOD_MASK, "cannot be opened"),
-    "composite 16-bit RGB": (deep_png, GOOD_MASK, "16 bits"),
-    "composite 16-bit grey": (png(MASK.astype(np.uint16) * 257), GOOD_MASK, "8 bits"),
+    "composite decompression bomb": (bomb, GOOD_MASK, "179 megapixels"),
     "composite 32-bit": (image("I", "TIFF"), GOOD_MASK, "8 bits"),
     "composite float": (image("F", "TIFF"), GOOD_MASK, "8 bits"),
     "composite CMYK JPEG": (image("CMYK", "JPEG"), GOOD_MASK, "CMYK"),
@@ -140,11 +136,10 @@ FILES = {
     "mask red on black": (GOOD_PHOTO, png(np.stack([MASK, MASK * 0, MASK * 0], axis=-1)), "coloured"),
     "mask in the alpha channel": (GOOD_PHOTO, with_alpha, "transparent"),
     "mask all black": (GOOD_PHOTO, png(MASK * 0), "empty"),
-    "mask all grey below half": (GOOD_PHOTO, png(SPOT), "empty"),
+    "mask faint": (GOOD_PHOTO, png(SPOT), "no value above 100.*--mask-threshold 50"),
     "mask all white": (GOOD_PHOTO, png(FULL), "no background"),
     "mask all grey above half": (GOOD_PHOTO, png(FULL - 50), "no background"),
     "mask of 0 and 1": (GOOD_PHOTO, png(MASK // 255), "0 and 1"),
-    "mask 16-bit": (GOOD_PHOTO, png(MASK.astype(np.uint16) * 257), "8 bits"),
     "mask float": (GOOD_PHOTO, image("F", "TIFF"), "8 bits"),
     "mask CMYK": (GOOD_PHOTO, image("CMYK", "TIFF"), "CMYK"),
     "mask animated": (GOOD_PHOTO, animated, "3 frames"),
@@ -255,10 +250,12 @@ def test_outputs_and_options(tmp_path, capsys, output, options, sentence):
     assert contents(tmp_path) == before
 
 
-def test_transparent_photo_as_jpeg(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["out.jpg", "out.bmp"])
+def test_transparent_photo_as_jpeg(tmp_path, capsys, name):
     photo, region = tmp_path / "photo.png", tmp_path / "region.png"
-    Image.fromarray(PHOTO).convert("RGBA").save(photo)
+    Image.fromarray(np.dstack([PHOTO, MASK // 2 + 100])).save(photo)
     GOOD_MASK(region)
-    assert main(["harmonize", str(photo), str(region), "-o", str(tmp_path / "out.jpg")]) == 2
-    one_sentence(capsys.readouterr().err.removeprefix("hdnet: ").rstrip("\n"))
-    assert not (tmp_path / "out.jpg").exists()
+    assert main(["harmonize", str(photo), str(region), "-o", str(tmp_path / name)]) == 2
+    one_sentence(error := capsys.readouterr().err.removeprefix("hdnet: ").rstrip("\n"))
+    assert "transparent pixels, which .png, .tif and .webp keep" in error
+    assert not (tmp_path / name).exists()

@@ -11,7 +11,7 @@ import hdnet_lib
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-REQUIREMENTS = PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["export"] + EXTRAS["sweep"] + EXTRAS["test"]
+REQUIREMENTS = PROJECT["dependencies"] + [requirement for extra in EXTRAS.values() for requirement in extra]
 
 
 def test_conda_environment_is_in_step_with_pyproject():

@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 from hdnet_lib.composites.recipes import RECIPES
 from hdnet_lib.composites.synthesis import synthesize
 from hdnet_lib.data.iharmony4 import MINI
+from hdnet_lib.data.images import read_rgb
 from hdnet_lib.utils.files import first_line
 
 HERE = Path(__file__).parent
@@ -80,7 +81,7 @@ def build(out: Path, workers: int | None = None) -> None:
         photos.mkdir()
         masks.mkdir()
         for name, path in (PHOTOS["train"] | PHOTOS["test"]).items():
-            photo = Image.open(path).convert("RGB")
+            photo = read_rgb(path, "photo", stored=True)  # one has a profile, and the recorded scores do not know it
             photo.save(photos / f"{name}.png", compress_level=1)
             for number, outline in enumerate(outlines[name].values(), start=1):
                 draw_mask(photo.size, outline).save(masks / f"{name}_{number:02}.png")

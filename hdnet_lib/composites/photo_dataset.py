@@ -15,7 +15,7 @@ from hdnet_lib.composites.plausibility import LIMITS, measure, plausible
 from hdnet_lib.composites.recipes import DRAWS, RECIPES, recolor
 from hdnet_lib.data import dataset
 from hdnet_lib.data.dataset import CompositeDataset
-from hdnet_lib.data.images import read_mask, read_photo, to_signed
+from hdnet_lib.data.images import read_mask, read_rgb, to_signed
 from hdnet_lib.data.masks import make_mask, mask_descriptor
 from hdnet_lib.data.samples import Batch
 from hdnet_lib.utils.counter_rng import counter_random
@@ -113,7 +113,7 @@ class PhotoDataset(CompositeDataset):
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         photo, mask = self._pairs[index]
-        image = read_photo(photo, "photo").convert("RGB")
+        image = read_rgb(photo, "photo")
         pixels = np.array(image.resize((self.side, self.side), Image.Resampling.BICUBIC))
         if mask is None:
             return pixels, make_mask(pixels, zlib.crc32(photo.name.encode()))

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from hdnet_lib.composites.plausibility import Plausibility, measure, plausible
 from hdnet_lib.composites.recipes import DRAWS, RECIPES, TRANSFERS, recolor
+from hdnet_lib.data.decode import list_images
 from hdnet_lib.data.iharmony4 import FOLDERS
-from hdnet_lib.data.images import FORMATS, read_mask, read_photo, save_image, to_pixels, to_tensor
+from hdnet_lib.data.images import read_mask, read_rgb, to_pixels, to_tensor
 from hdnet_lib.data.masks import mask_descriptor
 from hdnet_lib.data.samples import ratio_bin
+from hdnet_lib.data.save import save_image
 from hdnet_lib.data.splits import split_by_photo
 from hdnet_lib.utils.files import first_line
 from hdnet_lib.utils.parallel import parallel
@@ -178,21 +180,19 @@ def match_masks(photos: Path, masks: Path) -> list[tuple[Path, Path]]:
         if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder.")
     known: dict[str, Path] = {}
-    for path in sorted(photos.iterdir()):
-        if path.suffix.lower() in FORMATS and not path.name.startswith("."):
-            if path.stem in known:
-                raise ValueError(f"{photos}: {known[path.stem].name} and {path.name} share a name: rename one.")
-            known[path.stem] = path
+    for path in list_images(photos):
+        if path.stem in known:
+            raise ValueError(f"{photos}: {known[path.stem].name} and {path.name} share a name: rename one.")
+        known[path.stem] = path
     pairs, lost = [], []
-    for path in sorted(masks.iterdir()):
-        if path.suffix.lower() in FORMATS and not path.name.startswith("."):
-            name = path.stem
-            while name not in known and "_" in name:
-                name = name.rpartition("_")[0]
-            if name in known:
-                pairs.append((known[name], path))
-            else:
-                lost.append(path)
+    for path in list_images(masks):
+        name = path.stem
+        while name not in known and "_" in name:
+            name = name.rpartition("_")[0]
+        if name in known:
+            pairs.append((known[name], path))
+        else:
+            lost.append(path)
     if lost or not pairs:
         which = f"{len(lost)} masks have no photo, the first {lost[0].name}" if lost else "there is no mask"
         raise ValueError(f"{masks}: {which}; a mask is named as its photo, or <photo>_<anything>.png.")
@@ -205,7 +205,7 @@ def _look(pair: tuple[Path, Path]) -> tuple[float, np.ndarray]:
     binary = _read_mask(mask)
     if not 0 < binary.mean() < 1:
         raise ValueError(f"mask {mask} marks {'nothing' if not binary.any() else 'everything'}.")
-    size = read_photo(photo, "photo").size
+    size = read_rgb(photo, "photo").size
     if size != binary.shape[::-1]:
         raise ValueError(f"mask {mask} does not have the size of its photo, {size[0]}x{size[1]}.")
     return float(binary.mean()), mask_descriptor(binary)
@@ -248,7 +248,7 @@ def _region(photo: Image.Image, mask: np.ndarray) -> tuple[Region, tuple[int, in
 
 @lru_cache(maxsize=2 * TRIES)
 def _reference(photo: Path, mask: Path) -> Region:
-    image, binary = read_photo(photo, "photo").convert("RGB"), _read_mask(mask)
+    image, binary = read_rgb(photo, "photo"), _read_mask(mask)
     scale = REFERENCE_SIDE / max(image.size)
     if scale < 1:
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
@@ -271,7 +271,7 @@ def _make(group: list[tuple[int, Foreground]], out: Path, recipes: tuple[str, ..
 def _composites(
     index: int, foreground: Foreground, out: Path, recipes: tuple[str, ...], per_mask: int, seed: int
 ) -> list[dict]:
-    photo, mask = read_photo(foreground.photo, "photo").convert("RGB"), _read_mask(foreground.mask)
+    photo, mask = read_rgb(foreground.photo, "photo"), _read_mask(foreground.mask)
     region, corner = _region(photo, mask)
     name, rows = foreground.photo.stem, []
     for version in range(1, per_mask + 1):

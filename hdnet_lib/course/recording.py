@@ -1,6 +1,7 @@
 """What a notebook that papermill runs takes in and gives out: parameters and results."""
 
 import ast
+import math
 from pathlib import Path
 
 import nbformat
@@ -9,29 +10,88 @@ from IPython.display import display
 
 from hdnet_lib.utils.files import first_line
 
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 METRICS_TYPE = "application/vnd.hdnet.metrics+json"
 """Kind of output that holds what a notebook records."""
 
 
 def check_parameters() -> None:
-    """Refuse parameters that the running notebook does not have, of which papermill would only warn.
+    """Take the parameters that papermill put into the running notebook as they are meant, by the types of its own.
+
+    None stands for the notebook's own value, "false" for False, a list for its items with commas between them.
 
     To be called from the cell after the one with the parameters.
 
     Raises:
-        ValueError: the sentence names them, and the known ones.
+        ValueError: a parameter is unknown, of which papermill would only warn, or its value is of another type; the
+            sentence names it.
     """
-    own, injected = [*get_ipython().user_ns["In"], "", ""][1:3]
+    namespace = get_ipython().user_ns
+    own, injected = [*namespace["In"], "", ""][1:3]
     if injected.startswith("# Parameters\n"):  # the cell that papermill puts in
-        known = parameter_names(own)
-        if unknown := parameter_names(injected) - known:
+        known = _assigned(own)
+        if unknown := _assigned(injected).keys() - known.keys():
             raise ValueError(f"there is no parameter {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}.")
+        for name in _assigned(injected):
+            namespace[name] = as_meant(name, namespace[name], ast.literal_eval(known[name]))
 
 
 def parameter_names(source: str) -> set[str]:
     """What a cell of parameters assigns to."""
-    targets = [statement.targets[0] for statement in ast.parse(source).body if isinstance(statement, ast.Assign)]
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+    return set(_assigned(source))
+
+
+def _assigned(source: str) -> dict[str, ast.expr]:
+    assignments = [statement for statement in ast.parse(source).body if isinstance(statement, ast.Assign)]
+    pairs = [(statement.targets[0], statement.value) for statement in assignments]
+    return {target.id: value for target, value in pairs if isinstance(target, ast.Name)}
+
+
+def as_meant(name: str, value: object, default: bool | int | float | str) -> bool | int | float | str:
+    """A parameter's value in the type of its default.
+
+    >>> as_meant("partial", "false", True), as_meant("picks", [3, 5], "19 42"), as_meant("limit", None, 500)
+    (False, '3, 5', 500)
+
+    Raises:
+        ValueError: it has no such form.
+    """
+    if value is None:
+        return default
+    if isinstance(default, str):
+        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    text = str(value).strip().lower()
+    if isinstance(default, bool):
+        if text not in TRUE + FALSE:
+            raise ValueError(f"the parameter {name} is true or false, not {value!r}.")
+        return text in TRUE
+    kind, meaning = (int, "a whole number") if isinstance(default, int) else (float, "a number")
+    try:
+        number = float("" if isinstance(value, bool) else text)
+    except ValueError:
+        raise ValueError(f"the parameter {name} is {meaning}, not {value!r}.") from None
+    if not math.isfinite(number) or kind(number) != number:
+        raise ValueError(f"the parameter {name} is {meaning}, not {value!r}.")
+    return kind(number)
+
+
+def parse_numbers(text: str | list[int]) -> list[int]:
+    """Whole numbers of a parameter, with spaces or commas between them.
+
+    >>> parse_numbers("19 42, 57")
+    [19, 42, 57]
+
+    Raises:
+        ValueError: it holds none, or something else.
+    """
+    parts = text.replace(",", " ").split() if isinstance(text, str) else text
+    try:
+        numbers = [int(part) for part in parts]
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers:
+        raise ValueError(f"give whole numbers with spaces between them, not {text!r}.")
+    return numbers
 
 
 def record(**metrics: float | int | str) -> None:

@@ -94,13 +94,14 @@ def absolute_paths(parameters: dict) -> dict:
     def absolute(value: str) -> str:
         return str(Path(value).expanduser().resolve())
 
-    parameters = {key: "" if value is None else value for key, value in parameters.items()}
     result = dict(parameters)
     for key, value in parameters.items():
+        if value is None:  # the notebook takes its own
+            continue
         if key in PATHS and value not in ("mini", ""):
             result[key] = absolute(str(value))
         elif key in MODELS:
-            models = [name.strip() for name in str(value).split(",")]
+            models = value if isinstance(value, list) else [name.strip() for name in str(value).split(",")]
             result[key] = ", ".join(absolute(name) if "/" in name or Path(name).exists() else name for name in models)
     return result
 

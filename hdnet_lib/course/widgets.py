@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from hdnet_lib.course.plots import OUTLINE, difference, plot_kernels, plot_neighbors, show_images
 from hdnet_lib.data.iharmony4 import Triplets
-from hdnet_lib.data.images import ImageError, read_mask, read_photo, save_image, to_signed, to_tensor
+from hdnet_lib.data.images import ImageError, Photo, read_mask, read_photo, to_signed, to_tensor
 from hdnet_lib.data.samples import Sample, to_batch
 from hdnet_lib.evaluation.methods import COMPOSITE, Method
 from hdnet_lib.evaluation.summary import RATIO_NAMES, ratio_bins
@@ -259,10 +259,10 @@ class HarmonizeYourPhoto(ipw.VBox):
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.model = model
-        self.photo: Image.Image | None = None
+        self.photo: Photo | None = None
         self.mask: Image.Image | None = None
         """The uploaded one; what is drawn comes on top."""
-        self.result: Image.Image | None = None
+        self.result: Photo | None = None
         self.scale = 1.0
         """Pixels of the photo for each pixel of the picture."""
         self.photo_upload = ipw.FileUpload(accept="image/*", description="1. photo")
@@ -311,12 +311,8 @@ class HarmonizeYourPhoto(ipw.VBox):
     # --- what is uploaded
 
     @staticmethod
-    def _uploaded(upload: ipw.FileUpload) -> Image.Image:
-        file = upload.value[0]
-        try:
-            return Image.open(io.BytesIO(file["content"]))
-        except Exception:  # of many types
-            raise ImageError(f"{file['name']} is not an image that Pillow can read.") from None
+    def _uploaded(upload: ipw.FileUpload) -> io.BytesIO:
+        return io.BytesIO(upload.value[0]["content"])
 
     def _open_photo(self, change: Mapping) -> None:
         if not change["new"]:
@@ -353,9 +349,9 @@ class HarmonizeYourPhoto(ipw.VBox):
         self._forget_result()
         if self.photo is None:
             return
-        preview = self.photo.copy()
+        preview = self.photo.image
         preview.thumbnail((PREVIEW, PREVIEW))
-        self.scale = self.photo.width / preview.width
+        self.scale = self.photo.size[0] / preview.width
         if mask:
             tint = Image.blend(preview.convert("RGB"), Image.new("RGB", preview.size, OUTLINE), 0.5)
             preview.paste(tint, mask=mask.resize(preview.size))
@@ -398,7 +394,7 @@ class HarmonizeYourPhoto(ipw.VBox):
             raise ImageError("Paint the object, or upload its mask.")
         start = self.mask or Image.new("L", self.photo.size)
         self.result = harmonize(self.model, self.photo, draw_shapes(self.picture.shapes, start, self.scale))
-        previews = [image.copy() for image in (self.photo, self.result)]
+        previews = [photo.image for photo in (self.photo, self.result)]
         for preview in previews:
             preview.thumbnail((PREVIEW, PREVIEW))
         self.compared.children = (before_after(*previews),)
@@ -411,7 +407,7 @@ class HarmonizeYourPhoto(ipw.VBox):
         try:
             if path.exists():
                 raise ImageError(f"{path} exists already: choose another name.")
-            save_image(self.result, path)
+            self.result.save(path)
         except OSError as error:
             raise ImageError(f"{path} cannot be written: {first_line(error)}.") from None
         self._say(f"Saved as {path.resolve()}.")

@@ -19,9 +19,9 @@ from sys import intern
 import numpy as np
 from PIL import Image
 
-from hdnet_lib.data.images import open_image
+from hdnet_lib.data.images import read_gray, read_rgb
 from hdnet_lib.data.samples import Sample
-from hdnet_lib.utils.files import first_line
+from hdnet_lib.utils.files import first_line, stamp
 from hdnet_lib.utils.paths import data_folder
 
 MINI = data_folder() / "mini"
@@ -98,9 +98,8 @@ class Triplet:
         """
         if background not in ("composite", "real"):
             raise ValueError(f"background must be composite or real, not {background!r}.")
-        composite = open_image(self.composite, "composite").convert("RGB")
-        mask = open_image(self.mask, "mask").convert("L")
-        real = open_image(self.real, "real photo").convert("RGB")
+        composite, real = read_rgb(self.composite, "composite", True), read_rgb(self.real, "real photo", True)
+        mask = read_gray(self.mask)
         if not composite.size == mask.size == real.size:
             sizes = ", ".join(f"{image.width}x{image.height}" for image in (composite, mask, real))
             raise ValueError(f"{self.name}: composite, mask and real photo differ in size: {sizes}.")
@@ -135,7 +134,11 @@ def list_triplets(root: str | Path = "mini", split: str = "test", partial: bool 
     if partial and complete:
         return complete
     if not complete:
-        raise ValueError(f"{root}: none of the {len(triplets)} composites of the {split} list has all its files.")
+        first = missing_files(triplets[0], has_file)[0]
+        raise ValueError(
+            f"{root}: none of the {len(triplets)} composites of the {split} list has all its files; the first that is "
+            f"missing is {first.relative_to(root).as_posix()}."
+        )
     if len(complete) < len(triplets):
         present = set(complete)
         first = missing_files(next(triplet for triplet in triplets if triplet not in present), has_file)[0]
@@ -317,11 +320,6 @@ class Triplets(Sequence[Sample]):
             state = "full" if sample.mask.all() else "empty"
             raise ValueError(f"{sample.name}: its mask is {state}; check_dataset.py finds all such faults.")
         return sample
-
-
-def stamp(path: Path) -> tuple[int, int]:
-    """Size and date of a file."""
-    return path.stat().st_size, path.stat().st_mtime_ns
 
 
 def spread(length: int, limit: int) -> list[int]:

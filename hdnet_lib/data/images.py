@@ -1,145 +1,201 @@
-"""Reading photos and masks from anywhere, and refusing in one sentence what cannot be used."""
+"""Photos and masks: read from anywhere, in known ranges of values, or refused in one sentence."""
 
+import logging
 import os
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from hdnet_lib.utils.files import atomic_write, first_line
+from hdnet_lib.data.decode import Decoded, ImageError, ImageLike, decode, label_of
+from hdnet_lib.data.metadata import Metadata, is_adobe_rgb
+from hdnet_lib.data.profiles import adobe_rgb, usable
+from hdnet_lib.data.save import as_uint8, save_image, srgb_pixels
 
-ImageLike = str | os.PathLike | Image.Image | np.ndarray
+__all__ = [
+    "ImageError",
+    "ImageLike",
+    "Photo",
+    "read_gray",
+    "read_mask",
+    "read_photo",
+    "read_rgb",
+    "to_pixels",
+    "to_signed",
+    "to_tensor",
+    "to_unit",
+]
+NEARLY_GRAY = 8
+"""Grey levels between the channels of a mask that are rounding: lossy formats keep colours coarsely."""
+
+log = logging.getLogger(__name__)
 
 
-class ImageError(ValueError):
-    """An input that cannot be used; the message says which, why, and what to do."""
+@dataclass(frozen=True)
+class Photo:
+    """A photo in its own colours and depth, with what belongs to it.
+
+    NumPy takes it as an array (H, W, 3), or (H, W, 4) where it has transparency.
+    """
+
+    pixels: np.ndarray
+    """(H, W, 3) uint8, or uint16 on the scale 0 to 65,535; upright."""
+    alpha: np.ndarray | None = None
+    """(H, W), of the same type; None where no pixel is transparent."""
+    profile: bytes = b""
+    """ICC profile of the colours; empty for sRGB."""
+    metadata: Metadata = field(default_factory=Metadata)
+    """EXIF, XMP, resolution, texts."""
+    turned: bool = False
+    """Whether the EXIF orientation of its file turned it by a quarter."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        height, width = self.pixels.shape[:2]
+        return width, height
+
+    @property
+    def mode(self) -> str:
+        """As Pillow calls its channels: RGB or RGBA."""
+        return "RGB" if self.alpha is None else "RGBA"
+
+    @property
+    def image(self) -> Image.Image:
+        """For Pillow: 8 bits a channel, in the photo's own colours, with its profile in ``info``."""
+        image = Image.fromarray(as_uint8(np.asarray(self)))
+        if self.profile:
+            image.info["icc_profile"] = self.profile
+        return image
+
+    @property
+    def srgb(self) -> np.ndarray:
+        """The pixels (H, W, 3) in sRGB, at the photo's depth."""
+        return srgb_pixels(self.pixels, self.profile)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        array = self.pixels if self.alpha is None else np.dstack([self.pixels, self.alpha])
+        return array.astype(array.dtype if dtype is None else dtype, copy=bool(copy))
+
+    def _repr_png_(self) -> bytes | None:
+        return self.image._repr_png_()
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the photo with its depth, transparency, profile, EXIF, XMP and resolution, as the format can hold them.
+
+        The README has a table of what each format keeps.
+
+        Raises:
+            ImageError: see :func:`~hdnet_lib.data.save.save_image`.
+        """
+        array = np.asarray(self)
+        save_image(array if array.dtype == np.uint16 else self.image, path, self.profile, self.metadata)
 
 
-def read_photo(source: ImageLike, name: str = "composite") -> Image.Image:
-    """A photo, upright, in RGB or, where it has transparency, RGBA.
+def read_photo(source: ImageLike | Photo, name: str = "composite") -> Photo:
+    """A photo in its own colours and depth, upright.
 
-    Accepts 8-bit greyscale, palette, RGB and RGBA images, with or without EXIF orientation, and uint8
-    arrays (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+    Accepts paths, open files, PIL images and arrays: greyscale, palette, RGB and RGBA of
+    8 or 16 bits a channel, with or without profile, EXIF orientation and transparency; arrays of uint8 (H, W),
+    (H, W, 1), (H, W, 3) or (H, W, 4). A grey photo becomes RGB, since its foreground may get colours; one with a
+    profile of grey becomes sRGB.
 
     Raises:
-        ImageError: the source cannot be read or has no faithful 8-bit RGB form (16 bits, float, CMYK,
-            several frames).
+        ImageError: the source cannot be read, or has no faithful form in RGB (CMYK, float, several frames, a profile
+            that colours cannot be brought back to).
     """
-    image = open_image(source, name)
-    name = _label(source, name)
-    if image.mode in ("CMYK", "LAB", "HSV", "YCbCr"):
-        raise ImageError(
-            f"{name} is a {image.mode} image: convert it to RGB first, so that you choose how its colours map."
-        )
-    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
-        raise ImageError(f"{name} has the pixel format {image.mode}: save it with 8 bits a channel first.")
-    transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-    return image.convert("RGBA" if transparent else "RGB")
+    return source if isinstance(source, Photo) else _as_photo(decode(source, name), label_of(source, name))
 
 
-def read_mask(source: ImageLike, name: str = "mask") -> np.ndarray:
+def _as_photo(decoded: Decoded, label: str) -> Photo:
+    pixels, alpha, profile, metadata, turned = decoded
+    kind = usable(profile) if profile else ""
+    if profile and (not kind or (kind == "gray" and pixels.ndim == 3)):
+        log.warning("%s: its colour profile cannot be used, so its colours are taken as sRGB.", label)
+        kind, profile = "", b""
+    elif kind == "one-way":
+        raise ImageError(f"{label} has a colour profile that can only be read: convert it to sRGB first.")
+    elif kind == "gray":
+        pixels, profile = srgb_pixels(pixels, profile), b""
+    elif not profile and is_adobe_rgb(metadata):
+        profile = adobe_rgb()
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    return Photo(np.ascontiguousarray(pixels), alpha, profile, metadata, turned)
+
+
+def read_rgb(source: ImageLike, name: str, stored: bool = False) -> Image.Image:
+    """A photo as training and evaluation see it: 8 bits, RGB, opaque, in sRGB.
+
+    Args:
+        source: see :func:`read_photo`.
+        name: its role, for messages.
+        stored: the numbers as they are stored, whatever the profile says: so every published score was computed.
+
+    Raises:
+        ImageError: see :func:`read_photo`; or pixels are transparent.
+    """
+    decoded = decode(source, name)
+    if decoded.alpha is not None:
+        raise ImageError(f"{label_of(source, name)} has transparent pixels: put it on a background first.")
+    photo = _as_photo(decoded._replace(profile=b"", metadata=Metadata()) if stored else decoded, label_of(source, name))
+    return Image.fromarray(as_uint8(photo.srgb))
+
+
+def read_gray(source: ImageLike, name: str = "mask") -> Image.Image:
+    """A mask as grey values of 8 bits.
+
+    Raises:
+        ImageError: the source cannot be read, is coloured or transparent.
+    """
+    decoded, label = decode(source, name), label_of(source, name)
+    if decoded.alpha is not None:
+        raise ImageError(f"{label} is partly transparent: save it as plain black and white.")
+    pixels = as_uint8(decoded.pixels)
+    if pixels.ndim == 3:
+        if (pixels.max(axis=2) - pixels.min(axis=2)).max() > NEARLY_GRAY:
+            raise ImageError(f"{label} is coloured: a mask is white on the foreground and black elsewhere.")
+        pixels = pixels[..., 1]  # green, the main part of grey
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def read_mask(source: ImageLike, name: str = "mask", threshold: int | None = None) -> np.ndarray:
     """A mask as float32 (H, W) in [0, 1]; grey values between black and white stay, as soft edges.
 
-    Accepts what :func:`read_photo` accepts as long as its colours are grey, and arrays of bool, of uint8
-    (0 to 255) or of float (0 to 1).
+    Accepts what :func:`read_photo` accepts as long as its colours are grey but for rounding, and arrays of bool, of
+    uint8 (0 to 255) or of float (0 to 1).
+
+    Args:
+        source: the mask.
+        name: its role, for messages.
+        threshold: 1 to 255; pixels of at least that value are foreground, others background. Default: soft edges.
 
     Raises:
         ImageError: the source cannot be read, is coloured, is transparent, or its scale is unclear.
     """
+    if threshold is not None and not 1 <= threshold <= 255:
+        raise ImageError(f"the threshold of masks is a grey value from 1 to 255, not {threshold}.")
     if isinstance(source, np.ndarray) and source.dtype.kind in "bf":
         mask = source.squeeze(-1) if source.ndim == 3 and source.shape[-1] == 1 else source
         if mask.ndim != 2 or mask.size == 0:
             raise ImageError(f"{name} must be an array (H, W), not {source.shape}.")
         if not (np.isfinite(mask).all() and mask.min() >= 0 and mask.max() <= 1):
             raise ImageError(f"{name} is a float array with values outside 0 to 1: scale it first.")
-        return mask.astype(np.float32)
+        return mask.astype(np.float32) if threshold is None else (mask * 255 >= threshold).astype(np.float32)
 
-    image = read_photo(source, name)
-    name = _label(source, name)
-    if image.mode == "RGBA":
-        if image.getchannel("A").getextrema() != (255, 255):
-            raise ImageError(f"{name} is partly transparent: save it as plain black and white.")
-        image = image.convert("RGB")
-    pixels = np.asarray(image)
-    if (pixels != pixels[..., :1]).any():
-        raise ImageError(f"{name} is coloured: a mask is white on the foreground and black elsewhere.")
-    mask = pixels[..., 0]
-    if mask.max() == 1:
-        raise ImageError(f"{name} holds only the values 0 and 1 on a scale of 0 to 255: multiply it by 255.")
+    mask = np.asarray(read_gray(source, name))
+    if threshold is not None:
+        return (mask >= threshold).astype(np.float32)
+    brightest, label = int(mask.max()), label_of(source, name)
+    if 0 < brightest < 128:
+        values = "only the values 0 and 1" if brightest == 1 else f"no value above {brightest}"
+        raise ImageError(
+            f"{label} is faint: it holds {values} on a scale of 0 to 255, where a foreground has 128 or more; stretch "
+            f"it to 255, or take all from {(brightest + 1) // 2} up as foreground with --mask-threshold "
+            f"{(brightest + 1) // 2} (in Python mask_threshold)."
+        )
     return mask.astype(np.float32) / 255
-
-
-def open_image(source: ImageLike, name: str) -> Image.Image:
-    """Open and load an image in its own pixel format, upright by its EXIF orientation.
-
-    Raises:
-        ImageError: the source is no readable image, or has several frames or 16 bits a channel. (Pillow cuts
-            16-bit colour to 8 bits by itself; a PIL image that is loaded already cannot be checked.)
-    """
-    if isinstance(source, np.ndarray):
-        return _from_array(source, name)
-    if not isinstance(source, str | os.PathLike | Image.Image):
-        raise ImageError(f"{name} must be a path, a PIL image or a NumPy array, not {type(source).__name__}.")
-    # Damaged files make Pillow's decoders raise errors of many types, so all are caught here.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of corrupt metadata, and of large photos below Pillow's hard limit
-        if isinstance(source, Image.Image):
-            image = source
-        else:
-            name = _label(source, name)
-            try:
-                image = Image.open(source)
-            except FileNotFoundError:
-                raise ImageError(f"{name}: there is no such file.") from None
-            except IsADirectoryError:
-                raise ImageError(f"{name} is not a file.") from None
-            except UnidentifiedImageError:
-                raise ImageError(f"{name} is not an image that Pillow can read.") from None
-            except Exception as error:
-                raise ImageError(f"{name} cannot be opened: {first_line(error)}.") from None
-        try:
-            frames = getattr(image, "n_frames", 1)
-            deep = _is_deep(image)
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-        except Exception as error:
-            raise ImageError(f"{name} is damaged or incomplete: {first_line(error)}.") from None
-    if frames > 1:
-        raise ImageError(f"{name} has {frames} frames: save the one you mean as a single image.")
-    if deep:
-        raise ImageError(f"{name} has 16 bits a channel: save it with 8 bits a channel first.")
-    if 0 in upright.size:
-        raise ImageError(f"{name} has no pixels.")
-    return upright
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Whether a file that is not loaded yet holds 16-bit channels, which Pillow would cut to 8 bits."""
-    for codec, _, _, arguments in getattr(image, "tile", []):
-        if codec.startswith("ppm") and isinstance(arguments, tuple) and arguments[-1] > 255:
-            return True
-        if ";16" in str(arguments) and "BGR;16" not in str(arguments):
-            return True
-    return False
-
-
-def _from_array(array: np.ndarray, name: str) -> Image.Image:
-    if array.dtype != np.uint8:
-        raise ImageError(f"{name} is an array of {array.dtype}: give uint8 on a scale of 0 to 255.")
-    if array.ndim == 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
-        raise ImageError(f"{name} must be an array (H, W), (H, W, 3) or (H, W, 4), not {array.shape}.")
-    return Image.fromarray(np.ascontiguousarray(array))
-
-
-def _label(source: ImageLike, name: str) -> str:
-    """What to call an image in a message: its role and, where it has one, its path."""
-    return f"{name} {source}" if isinstance(source, str | os.PathLike) else name
 
 
 # --- Value ranges. Files, PIL images and arrays are "pixels", whole numbers in [0, 255]; recipes and metrics of colour
@@ -166,55 +222,3 @@ def to_signed(unit: torch.Tensor) -> torch.Tensor:
 def to_unit(signed: torch.Tensor) -> torch.Tensor:
     """Signed to unit: [-1, 1] to [0, 1], any shape."""
     return signed / 2 + 0.5
-
-
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-}
-"""What :func:`save_image` writes, by suffix. All but JPEG keep every pixel."""
-_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
-
-
-def check_output(path: str | os.PathLike, inputs: Sequence[str | os.PathLike] = ()) -> None:
-    """Refuse an output path that cannot be written, or that is one of the inputs.
-
-    Raises:
-        ImageError: the sentence says why.
-    """
-    path = Path(path)
-    try:
-        if path.suffix.lower() not in FORMATS:
-            raise ImageError(f"output {path}: use a file name that ends with {', '.join(FORMATS)}.")
-        if not path.parent.is_dir():
-            raise ImageError(f"output {path}: the folder {path.parent} does not exist.")
-        if path.is_dir():
-            raise ImageError(f"output {path} is a folder: give a file name.")
-        if path.exists() and any(Path(other).exists() and path.samefile(other) for other in inputs):
-            raise ImageError(f"output {path} is one of the inputs: choose another name.")
-    except (OSError, RuntimeError) as error:
-        raise ImageError(f"output {path} cannot be written: {first_line(error)}.") from None
-
-
-def save_image(image: Image.Image, path: str | os.PathLike, **options: int) -> None:
-    """Write an image under a temporary name, then rename it: ``path`` is never half-written.
-
-    ``options`` go to Pillow's writer of the format, such as ``compress_level=1`` for PNG.
-
-    Raises:
-        ImageError: see :func:`check_output`; or the format cannot hold the image, or the disk is full.
-    """
-    check_output(path)
-    path = Path(path)
-    file_format = FORMATS[path.suffix.lower()]
-    profile = image.info.get("icc_profile")
-    try:
-        with atomic_write(path) as part:
-            image.save(part, format=file_format, icc_profile=profile, **_OPTIONS.get(file_format, {}), **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise ImageError(f"output {path} cannot be written: {first_line(error)}.") from None

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from hdnet_lib.composites.mini import find_data
 from hdnet_lib.composites.photo_dataset import PhotoDataset
-from hdnet_lib.data.iharmony4 import Triplets, spread, stamp
+from hdnet_lib.data.iharmony4 import Triplets, spread
 from hdnet_lib.data.images import to_pixels, to_unit
 from hdnet_lib.data.samples import Sample, to_batch
+from hdnet_lib.utils.files import stamp
 
 VALIDATION_SEED = 1
 """Training draws the validation composites that choose its weights with seed 0."""

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hdnet_lib.composites.recipes import match_histograms, reinhard, xiao
-from hdnet_lib.data.images import open_image, to_signed, to_tensor, to_unit
+from hdnet_lib.data.images import read_rgb, to_signed, to_tensor, to_unit
 from hdnet_lib.data.samples import Sample
 from hdnet_lib.inference.load import load_model
 from hdnet_lib.model.hdnet import paste
@@ -67,7 +67,7 @@ class ResultFolder:
         found = next((path for path in paths if path.is_file()), None)
         if found is None:
             raise ValueError(f"{self.folder}: there is no result for {example.name}: {paths[0]} is missing.")
-        image = open_image(found, "result").convert("RGB")
+        image = read_rgb(found, "result", stored=True)
         height, width = example.mask.shape
         if image.size != (width, height):
             if image.size != example.original:

@@ -22,8 +22,8 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 
 from hdnet_lib.data.iharmony4 import Triplets
-from hdnet_lib.data.images import save_image
 from hdnet_lib.data.samples import Sample
+from hdnet_lib.data.save import save_image
 from hdnet_lib.evaluation import chunks
 from hdnet_lib.evaluation.chunks import Chunks
 from hdnet_lib.evaluation.examples import Validation, open_examples

@@ -1,7 +1,12 @@
 """Harmonise a folder of photos, or the frames of a video."""
 
+import hashlib
+import json
 import os
 import sys
+import threading
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,12 +14,18 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from hdnet_lib.data.images import FORMATS, ImageError, save_image
-from hdnet_lib.inference.harmonize import WORKING_SIZE, harmonize
+from hdnet_lib.data.decode import ImageError, list_images, suffixes
+from hdnet_lib.data.save import FORMATS, check_transparency
+from hdnet_lib.inference.harmonize import WORKING_SIZE, finish, predict, prepare
+from hdnet_lib.utils.files import atomic_write, check_writable, first_line, stamp
 from hdnet_lib.utils.parallel import bounded_map
+from hdnet_lib.version import __version__
 
 MAX_WORKERS = 8
 """Photos that are worked on at a time: one of 24 megapixels takes half a gigabyte."""
+MANIFEST = "harmonized.jsonl"
+"""File beside the results that says what each was made from."""
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 
 def harmonize_folder(
@@ -24,88 +35,236 @@ def harmonize_folder(
     output: str | Path,
     working_size: int = WORKING_SIZE,
     suffix: str = ".png",
+    mask_threshold: int | None = None,
+    recursive: bool = False,
 ) -> int:
     """Harmonise every photo of a folder; see :func:`~hdnet_lib.inference.harmonize.harmonize`.
 
-    Each processor core takes a photo from file to file; that is faster than all cores on one photo. A photo that cannot
-    be used is left out, with a sentence on standard error. A result that is there already stays, so a stopped run goes
-    on when it is started again.
+    Each processor core takes a photo from file to file; that is faster than all cores on one photo. Whatever lies in
+    the folder and is not done is left out with a sentence on standard error: photos that cannot be used, other files,
+    folders (unless ``recursive``). Hidden files do not count.
+
+    A stopped run goes on when it is started again. A result is made again when its photo, its mask, the model or an
+    option has changed; ``harmonized.jsonl`` in the output folder knows. A file that it does not know is left alone.
 
     Args:
         model: the network.
         photos: folder.
-        masks: folder, in which a mask is named as its photo, or as its photo without the last ``_...`` (as iHarmony4
-            names composites); or one mask for all photos, such as the frames of a camera that stands still.
+        masks: folder, in which a mask is named as its photo, as it and more (``cat_mask.png`` for ``cat.jpg``), or as
+            the photo without the last ``_...`` (as iHarmony4 names composites), whatever the case of letters; or one
+            mask for all photos, such as the frames of a camera that stands still.
         output: folder for the results, named as their photos; made if it is missing.
-        working_size: see :func:`~hdnet_lib.inference.harmonize.harmonize`.
-        suffix: format of the results, one of :data:`~hdnet_lib.data.images.FORMATS`.
+        working_size, mask_threshold: see :func:`~hdnet_lib.inference.harmonize.harmonize`.
+        suffix: format of the results, one of :data:`~hdnet_lib.data.save.FORMATS`.
+        recursive: photos in folders within ``photos``, too; their masks and results lie in folders of the same names.
 
     Returns:
-        How many photos were left out.
+        How many were left out.
 
     Raises:
-        ValueError: a folder is missing or holds no photo, photos would share a result, or ``suffix`` is unknown.
+        ValueError: a folder is missing or holds no photo, photos would share a result, the output cannot be written,
+            or ``suffix`` is unknown.
     """
     photos, masks, output = Path(photos), Path(masks), Path(output)
     if suffix not in FORMATS:
         raise ValueError(f"results can be {', '.join(FORMATS)}, not {suffix!r}.")
-    targets = _targets(photos, output, suffix)
+    if not photos.is_dir():
+        raise ValueError(f"{photos}: there is no such folder.")
     if not masks.exists():
         raise ValueError(f"{masks}: there is no such folder or file.")
-    known = {path.stem: path for path in _images(masks)} if masks.is_dir() else None
-    output.mkdir(parents=True, exist_ok=True)
+    targets, others = _targets(photos, output, suffix, recursive)
+    find_mask: Callable[[Path], Path] = (
+        (lambda photo: masks) if masks.is_file() else _MaskFinder(photos, masks, targets.values())
+    )
+    _make_folder(output, {target.parent for target in targets})
     if any(output.samefile(folder) for folder in (photos, masks)):
         raise ValueError(f"{output} is a folder of inputs: choose another one for the results.")
+    options = {"model": fingerprint(model), "working_size": working_size, "mask_threshold": mask_threshold}
+    manifest = _Manifest(output, targets)
 
     def work(target: Path) -> str:
         """Returns what is wrong with a photo, or nothing."""
         photo = targets[target]
-        mask = masks if known is None else known.get(photo.stem) or known.get(photo.stem.rpartition("_")[0])
-        if mask is None:
-            return f"composite {photo}: {masks} holds no mask named {photo.stem}."
         try:
-            save_image(harmonize(model, photo, mask, working_size), target)
-        except ImageError as error:
-            return str(error) if str(photo) in str(error) else f"composite {photo}: {error}"
+            mask = find_mask(photo)
+            made_from = {"photo": _described(photo), "mask": _described(mask), **options}
+            if manifest.is_current(target, made_from):
+                return ""
+            job = prepare(photo, mask, working_size, mask_threshold)
+            check_transparency(target, job.photo.alpha is not None)
+            finish(job, predict(model, job)).save(target)
+            manifest.add(target, made_from)
+        except (ImageError, OSError) as error:
+            text = f"{first_line(error)}."
+            return text if str(photo) in text else f"composite {photo}: {text}"
         return ""
 
-    missing = [target for target in targets if not target.exists()]
+    problems = [f"{path} {why}." for path, why in others]
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
-    left_out = 0
     torch.set_num_threads(1)
     try:
         with (
             ThreadPoolExecutor(min(cores, MAX_WORKERS), initializer=torch.set_num_threads, initargs=(1,)) as executor,
-            tqdm(total=len(targets), initial=len(targets) - len(missing), unit="photo") as bar,
+            tqdm(total=len(targets), unit="photo") as bar,
         ):
-            for problem in bounded_map(executor, work, missing, 2 * cores):
+            for problem in bounded_map(executor, work, targets, 2 * cores):
                 if problem:
-                    left_out += 1
+                    problems.append(problem)
                     tqdm.write(f"left out: {problem}", file=sys.stderr)
                 bar.update()
     finally:
         torch.set_num_threads(threads)
-    tqdm.write(
-        f"{len(targets) - left_out} results in {output}, {len(targets) - len(missing)} of them from before.",
-        file=sys.stderr,
-    )
-    return left_out
+    for path, why in others:
+        tqdm.write(f"left out: {path} {why}.", file=sys.stderr)
+    done = len(targets) - (len(problems) - len(others))
+    tqdm.write(f"{done} results in {output}, {manifest.kept} of them from before.", file=sys.stderr)
+    return len(problems)
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS and not path.name.startswith("."))
+def fingerprint(model: nn.Module) -> str:
+    """What changes when a model's weights do, or the way they are computed with."""
+    digest = hashlib.sha256(f"{type(model).__name__} {__version__}".encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    if path := getattr(model, "path", None):  # ONNX, whose weights are in its file
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()[:16]
 
 
-def _targets(photos: Path, output: Path, suffix: str) -> dict[Path, Path]:
-    """Photo by result."""
-    if not photos.is_dir():
-        raise ValueError(f"{photos}: there is no such folder.")
+def _described(path: Path) -> list:
+    return [path.name, *stamp(path)]
+
+
+def _targets(
+    photos: Path, output: Path, suffix: str, recursive: bool
+) -> tuple[dict[Path, Path], list[tuple[Path, str]]]:
+    """Photo by result; and what else lies in the folder, with the reason why it is left out."""
     targets: dict[Path, Path] = {}
-    for photo in _images(photos):
-        target = output / f"{photo.stem}{suffix}"
-        if target in targets:
-            raise ValueError(f"{photos}: {targets[target].name} and {photo.name} share a name: rename one.")
-        targets[target] = photo
+    others: list[tuple[Path, str]] = []
+    seen: dict[Path, Path] = {}
+    known = suffixes()
+    for path in _walk(photos, recursive):
+        if path.is_dir():
+            others.append((path, "is a folder: --recursive takes its photos, too"))
+        elif path.suffix.lower() not in known:
+            others.append((path, f"ends with {path.suffix}, which is not read as a photo" if path.suffix else
+                           "has no ending that tells an image"))  # fmt: skip
+        else:
+            target = output / path.relative_to(photos).with_suffix(suffix)
+            folded = target.with_name(fold(target.name))
+            if folded in seen:
+                raise ValueError(f"{photos}: {seen[folded].name} and {path.name} share a name: rename one.")
+            seen[folded], targets[target] = path, path
     if not targets:
-        raise ValueError(f"{photos}: there is no photo whose name ends with {', '.join(FORMATS)}.")
-    return targets
+        raise ValueError(f"{photos}: there is no photo whose name ends with {', '.join(sorted(known))}.")
+    return targets, others
+
+
+def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name.lower() in SYSTEM_FILES:
+            continue
+        if recursive and path.is_dir():
+            yield from _walk(path, recursive)
+        else:
+            yield path
+
+
+def fold(name: str) -> str:
+    """A name as it is compared: in one Unicode form, without case. Disks differ in both."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+class _MaskFinder:
+    """Finds the one mask of each photo, in the folder that lies in ``masks`` as the photo's does in ``photos``."""
+
+    def __init__(self, photos: Path, masks: Path, of: Iterable[Path]) -> None:
+        self.photos, self.masks = photos, masks
+        names: dict[Path, set[str]] = {}
+        for photo in of:
+            names.setdefault(photo.parent, set()).add(fold(photo.stem))
+        self.found: dict[Path, dict[str, list[Path]]] = {
+            folder: self._match(masks / folder.relative_to(photos), stems) for folder, stems in names.items()
+        }
+
+    @staticmethod
+    def _match(folder: Path, photos: set[str]) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for mask in list_images(folder) if folder.is_dir() else []:
+            own = name = fold(mask.stem)
+            while name not in photos and "_" in name:
+                name = name.rpartition("_")[0]
+            found.setdefault(name if name in photos else own, []).append(mask)
+        return found
+
+    def __call__(self, photo: Path) -> Path:
+        known, name = self.found[photo.parent], fold(photo.stem)
+        masks = known.get(name) or known.get(name.rpartition("_")[0]) or []
+        if not masks:
+            raise ImageError(f"composite {photo}: {self.masks} holds no mask named {photo.stem}.")
+        if len(masks) > 1:
+            raise ImageError(f"composite {photo} has two masks, {masks[0].name} and {masks[1].name}: keep one.")
+        return masks[0]
+
+
+def _make_folder(output: Path, folders: set[Path]) -> None:
+    try:
+        for folder in (output, *folders):
+            folder.mkdir(parents=True, exist_ok=True)
+        check_writable(output / MANIFEST)
+    except OSError as error:
+        raise ValueError(f"{output} cannot be written: {first_line(error)}.") from None
+
+
+class _Manifest:
+    """What the results were made from: one line of JSON for each, written after it.
+
+    A result that was begun has a line with null before, so that files of others can be told from our own.
+    """
+
+    def __init__(self, output: Path, targets: Iterable[Path]) -> None:
+        self.output, self.path, self.lock, self.kept = output, output / MANIFEST, threading.Lock(), 0
+        self.known: dict[str, dict | None] = {}
+        lines = self.path.read_text("utf-8").splitlines() if self.path.is_file() else []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                self.known[entry["result"]] = entry["made_from"]
+            except (ValueError, KeyError, TypeError):  # half a line, of a run that was killed
+                continue
+        for target in targets:
+            if not target.exists():
+                self.known[self._name(target)] = None
+        with atomic_write(self.path) as part:
+            part.write_text("".join(self._line(name, value) for name, value in self.known.items()), "utf-8")
+
+    def _name(self, target: Path) -> str:
+        return target.relative_to(self.output).as_posix()
+
+    @staticmethod
+    def _line(name: str, made_from: dict | None) -> str:
+        return json.dumps({"result": name, "made_from": made_from}) + "\n"
+
+    def is_current(self, target: Path, made_from: dict) -> bool:
+        """Whether the result is there, made from just this.
+
+        Raises:
+            ImageError: there is a file that was not made here.
+        """
+        if not target.exists():
+            return False
+        name = self._name(target)
+        if name not in self.known:
+            raise ImageError(
+                f"{target} is there, and {MANIFEST} does not say what it was made from: delete it to have it made."
+            )
+        if self.known[name] != made_from:
+            return False
+        with self.lock:
+            self.kept += 1
+        return True
+
+    def add(self, target: Path, made_from: dict) -> None:
+        """Note what a finished result was made from."""
+        with self.lock, self.path.open("a", encoding="utf-8") as file:
+            file.write(self._line(self._name(target), made_from))

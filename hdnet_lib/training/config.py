@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hdnet_lib.utils.device import choose_device
+from hdnet_lib.utils.files import check_writable, first_line
 
 
 def _option(default: Any, text: str, *choices: str) -> Any:
@@ -112,6 +113,10 @@ def check_config(config: TrainingConfig, output: Path) -> None:
         raise ValueError(f"{output}: the folder {output.parent} does not exist.")
     if output.suffix != ".safetensors" or output.is_dir():
         raise ValueError(f"{output}: the output must be a file name that ends with .safetensors.")
+    try:
+        check_writable(output.with_suffix(".checkpoint"))
+    except OSError as error:
+        raise ValueError(f"{output}: its folder cannot be written: {first_line(error)}.") from None
     for path in (output, output.with_suffix(".csv"), output.with_suffix(".checkpoint")):
         if path.resolve() in (Path(config.data).resolve(), Path(config.start).resolve()):
             raise ValueError(f"{output}: training would overwrite {path}, which it reads; choose another name.")

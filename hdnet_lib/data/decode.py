@@ -1,0 +1,298 @@
+"""Opening image files of any kind: the primary picture, upright, at its full depth, or a sentence that says why not."""
+
+import io
+import os
+import struct
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import imagecodecs
+import numpy as np
+import tifffile
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from hdnet_lib.data.metadata import Metadata, read_metadata
+from hdnet_lib.utils.files import first_line
+
+with suppress(ImportError):  # the extra "heif"
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+ImageLike = str | os.PathLike | BinaryIO | Image.Image | np.ndarray
+
+Image.init()
+PICTURES = ("PNG", "JPEG", "MPO", "TIFF", "WEBP", "AVIF", "HEIF", "BMP", "DIB", "GIF", "JPEG2000", "PPM", "TGA", "PCX",
+            "SGI", "PSD", "QOI")  # fmt: skip
+READABLE = [name for name in PICTURES if name in Image.OPEN]
+"""Formats of Pillow that hold pictures; others are left alone, as EPS, for which Pillow starts another program."""
+HOLDS_PRIMARY = ("MPO", "PSD", "HEIF")
+"""Formats whose first picture is the photo; the others are previews, layers, or parts of it."""
+GRAY, COLORED = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX")
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+
+
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+"""What brings a picture upright, by its EXIF orientation; 1 is upright."""
+
+
+class ImageError(ValueError):
+    """An input that cannot be used; the message says which, why, and what to do."""
+
+
+class Decoded(NamedTuple):
+    """A picture as its file holds it."""
+
+    pixels: np.ndarray
+    """(H, W) where it is grey, (H, W, 3) in RGB; uint8, or uint16 on the scale 0 to 65,535."""
+    alpha: np.ndarray | None
+    """(H, W), of the same type; None where every pixel is opaque."""
+    profile: bytes
+    """Its ICC profile; empty where there is none."""
+    metadata: Metadata
+    turned: bool
+    """Whether its EXIF orientation turned it by a quarter."""
+
+
+def suffixes() -> set[str]:
+    """Endings, in small letters, of the files that can be read here."""
+    registered = Image.registered_extensions()
+    return {suffix for suffix, file_format in registered.items() if file_format in READABLE}
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The images of a folder by their endings, in order; hidden files are none."""
+    known = suffixes()
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in known and not path.name.startswith("."))
+
+
+def label_of(source: ImageLike, name: str) -> str:
+    """What to call an image in a message: its role and, where it has one, its path."""
+    return f"{name} {source}" if isinstance(source, str | os.PathLike) else name
+
+
+def decode(source: ImageLike, name: str) -> Decoded:
+    """Open and load an image.
+
+    Args:
+        source: a path, an open binary file, a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+        name: its role, for messages.
+
+    Raises:
+        ImageError: it cannot be read, or holds no one picture with 8 or 16 bits a channel in grey or RGB.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, name)
+    if not (isinstance(source, str | os.PathLike | Image.Image) or hasattr(source, "read")):
+        raise ImageError(f"{name} must be a path, a PIL image or a NumPy array, not {type(source).__name__}.")
+    label = label_of(source, name)
+    # Damaged files make the decoders raise errors of many types, so all are caught here.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of corrupt metadata, and of large photos below Pillow's hard limit
+        image = source if isinstance(source, Image.Image) else _open(source, label)
+        try:
+            page = _primary_page(image)
+            depth = _depth(image)
+        except ImageError as error:
+            raise ImageError(f"{label} {error}") from None
+        except Exception as error:
+            raise ImageError(f"{label} is damaged or incomplete: {first_line(error)}.") from None
+        if depth not in (8, 16):
+            raise ImageError(f"{label} has {depth} bits a channel: save it with 8 bits, or 16.")
+        if image.mode in ("CMYK", "LAB", "HSV", "YCbCr"):
+            raise ImageError(
+                f"{label} is a {image.mode} image: convert it to RGB first, so that you choose how its colours map."
+            )
+        try:
+            if image.format != "TIFF" or depth == 8:  # Pillow does not know every way to store 16 bits there
+                image.load()
+            upright = _upright(image)
+            if depth == 16:
+                pixels, alpha = _deep(image, source, page)
+                turn = TURNS[image.getexif().get(0x0112, 1)] if upright is not image else np.asarray
+                pixels, alpha = turn(pixels), None if alpha is None else turn(alpha)
+            else:
+                pixels, alpha = _shallow(upright)
+            metadata = read_metadata(image, upright, label)
+        except ImageError as error:
+            raise ImageError(f"{label} {error}") from None
+        except Exception as error:
+            raise ImageError(f"{label} is damaged or incomplete: {first_line(error)}.") from None
+    if 0 in pixels.shape:
+        raise ImageError(f"{label} has no pixels.")
+    if alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
+        alpha = None
+    profile = image.info.get("icc_profile")
+    turned = pixels.shape[1::-1] != image.size
+    return Decoded(pixels, alpha, profile if isinstance(profile, bytes) else b"", metadata, turned)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned by its EXIF orientation; the image itself where there is none, or where EXIF cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) in TURNS else image
+    except Exception:  # read_metadata warns of it
+        return image
+
+
+def _open(source: str | os.PathLike | BinaryIO, label: str) -> Image.Image:
+    try:
+        return Image.open(source, formats=READABLE)
+    except FileNotFoundError:
+        raise ImageError(f"{label}: there is no such file.") from None
+    except IsADirectoryError:
+        raise ImageError(f"{label} is not a file.") from None
+    except UnidentifiedImageError:
+        if _is_heic(source):
+            raise ImageError(f"{label} is a HEIC photo: install pillow-heif to read it, or save it as JPEG.") from None
+        raise ImageError(f"{label} is not an image that Pillow can read.") from None
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ImageError(
+            f"{label} is larger than {limit:.0f} megapixels, which Pillow takes for an attack: if it is none, raise "
+            "the limit by --max-megapixels of the command, in Python by PIL.Image.MAX_IMAGE_PIXELS, half the limit."
+        ) from None
+    except Exception as error:
+        raise ImageError(f"{label} cannot be opened: {first_line(error)}.") from None
+
+
+def _is_heic(source: str | os.PathLike | BinaryIO) -> bool:
+    if not isinstance(source, str | os.PathLike):
+        return False
+    with Path(source).open("rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS
+
+
+def _primary_page(image: Image.Image) -> int:
+    """Go to the picture that the file is about; returns its number.
+
+    Raises:
+        ImageError: there are several.
+    """
+    frames = getattr(image, "n_frames", 1)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        pages = []
+        for number in range(frames):
+            image.seek(number)
+            # NewSubfileType: bit 0 marks a smaller copy, bit 2 a transparency mask; 255 is the older tag.
+            if not (image.tag_v2.get(254, 0) & 5 or image.tag_v2.get(255, 1) == 2):
+                pages.append(number)
+        if not pages:
+            raise ImageError("holds previews only, as raw files of cameras do: develop it first.")
+        if len(pages) > 1:
+            raise ImageError(f"has {len(pages)} frames: save the one you mean as a single image.")
+        image.seek(pages[0])
+        return pages[0]
+    if frames > 1 and image.format not in HOLDS_PRIMARY:
+        raise ImageError(f"has {frames} frames: save the one you mean as a single image.")
+    return 0
+
+
+def _depth(image: Image.Image) -> int:
+    """Bits a channel of a file, of which Pillow would show 8 without a word; 8 for fewer."""
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        return 32
+    deep = 16 if image.mode.startswith("I") else 8
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(8, *image.tag_v2.get(258, (1,)))
+    if isinstance(image, ImageFile.ImageFile) and image.format == "JPEG2000" and image.fp:
+        return max(deep, *_jpeg2000_depths(image.fp))
+    for codec, _, _, arguments in getattr(image, "tile", []):
+        if codec.startswith("ppm") and isinstance(arguments, tuple) and arguments[-1] > 255:
+            return 16
+        if ";16" in str(arguments) and "BGR;16" not in str(arguments):
+            return 16
+        if codec == "SGI16" or (codec == "sgi_rle" and arguments[-1] == 2):
+            return 16
+    return deep
+
+
+def _jpeg2000_depths(file: Any) -> Iterator[int]:
+    """Bits of each component, from the marker SIZ of the first code stream."""
+    position = file.tell()
+    file.seek(0)
+    head = file.read(1 << 16)
+    file.seek(position)
+    start = head.index(b"\xff\x4f\xff\x51")
+    (components,) = struct.unpack_from(">H", head, start + 40)
+    for number in range(components):
+        yield (head[start + 42 + 3 * number] & 0x7F) + 1
+
+
+def _shallow(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels and alpha of a loaded image of 8 bits."""
+    if image.mode not in GRAY + COLORED:
+        raise ImageError(f"has the pixel format {image.mode}: save it as RGB with 8 bits a channel.")
+    transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+    gray = image.mode in GRAY
+    if not transparent:
+        return np.array(image.convert("L" if gray else "RGB")), None
+    channels = np.array(image.convert("RGBA"))
+    return channels[..., 0] if gray else channels[..., :3], channels[..., 3]
+
+
+def _deep(image: Image.Image, source: ImageLike, page: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels and alpha of a file of 16 bits a channel, which Pillow cannot hold."""
+    from_path = not isinstance(source, Image.Image)
+    if image.mode.startswith("I") and not (from_path and image.format in ("PNG", "TIFF")):
+        return np.asarray(image).astype(np.uint16), None
+    if not from_path or image.format not in ("PNG", "TIFF"):
+        raise ImageError("has 16 bits a channel: give the path of a PNG or TIFF file, or save it with 8 bits.")
+    if isinstance(source, str | os.PathLike):
+        content = Path(source).read_bytes()
+    else:
+        source.seek(0)
+        content = source.read()
+    if image.format == "PNG":
+        channels, premultiplied, inverted = imagecodecs.png_decode(content), False, False
+    else:
+        tags = cast(TiffImagePlugin.TiffImageFile, image).tag_v2
+        if tags.get(262) not in (0, 1, 2) or any(kind != 1 for kind in np.atleast_1d(tags.get(339, 1))):
+            raise ImageError("has 16 bits a channel, but neither grey nor RGB: save it as one of them.")
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            stored = file.pages[page]
+            lengths = zip(stored.dataoffsets, stored.databytecounts, strict=True)
+            if any(length == 0 or offset + length > len(content) for offset, length in lengths):
+                raise ImageError("is damaged or incomplete: its file ends before its pixels do.")
+            channels = stored.asarray()
+        if tags.get(284, 1) == 2 and channels.ndim == 3:  # planar
+            channels = channels.transpose(1, 2, 0)
+        extra = np.atleast_1d(tags.get(338, ()))
+        if len(extra) and extra[0] == 0:
+            channels = channels[..., : -len(extra)]  # what it means is not said
+        premultiplied, inverted = len(extra) > 0 and extra[0] == 1, tags.get(262) == 0
+    channels = channels.reshape(*channels.shape[:2], -1)
+    if channels.dtype != np.uint16 or channels.shape[-1] > 4:
+        raise ImageError(f"has {channels.shape[-1]} channels of {channels.dtype}: save it as RGB with 8 or 16 bits.")
+    colors = channels.shape[-1] - (channels.shape[-1] in (2, 4))
+    pixels, alpha = channels[..., :colors], channels[..., colors] if channels.shape[-1] > colors else None
+    if premultiplied and alpha is not None:
+        share = np.maximum(alpha[..., None].astype(np.float64), 1) / 65535
+        pixels = np.rint(pixels / share).clip(0, 65535).astype(np.uint16)
+    if inverted:
+        pixels = 65535 - pixels
+    return pixels[..., 0] if colors == 1 else pixels, alpha
+
+
+def _from_array(array: np.ndarray, name: str) -> Decoded:
+    if array.dtype != np.uint8:
+        raise ImageError(f"{name} is an array of {array.dtype}: give uint8 on a scale of 0 to 255.")
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
+        raise ImageError(f"{name} must be an array (H, W), (H, W, 3) or (H, W, 4), not {array.shape}.")
+    alpha = array[..., 3] if array.ndim == 3 and array.shape[-1] == 4 and array[..., 3].min() < 255 else None
+    pixels = array[..., :3] if array.ndim == 3 else array
+    return Decoded(pixels, alpha, b"", Metadata(), False)
