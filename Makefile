@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MINI := $(or $(HDNET_DATA),data)/mini/manifest.csv
-RECIPES := $(wildcard hdnet_lib/composites/*.py hdnet_lib/composites/*.json) hdnet_lib/data/images.py hdnet_lib/data/masks.py hdnet_lib/utils/regions.py
+RECIPES := $(wildcard hdnet_lib/composites/*.py hdnet_lib/composites/*.json) hdnet_lib/data/decode.py hdnet_lib/data/images.py hdnet_lib/data/masks.py hdnet_lib/utils/regions.py
 # JupyterLab takes 10 MB in one message, and a photo that a student uploads is one.
 LARGE_PHOTOS := --ServerApp.tornado_settings='{"websocket_max_message_size": 104857600}'
 # One set of parameters for every notebook: make report PROFILE=paper DATA=/path/to/iHarmony4

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from hdnet_lib.data.metadata import Metadata, read_metadata
 from hdnet_lib.utils.files import first_line
@@ -104,6 +104,7 @@ def decode(source: ImageLike, name: str) -> Decoded:
         try:
             page = _primary_page(image)
             depth = _depth(image)
+            orientation = _orientation(image)
         except ImageError as error:
             raise ImageError(f"{label} {error}") from None
         except Exception as error:
@@ -115,16 +116,13 @@ def decode(source: ImageLike, name: str) -> Decoded:
                 f"{label} is a {image.mode} image: convert it to RGB first, so that you choose how its colours map."
             )
         try:
+            metadata = read_metadata(image, label)
             if image.format != "TIFF" or depth == 8:  # Pillow does not know every way to store 16 bits there
                 image.load()
-            upright = _upright(image)
-            if depth == 16:
-                pixels, alpha = _deep(image, source, page)
-                turn = TURNS[image.getexif().get(0x0112, 1)] if upright is not image else np.asarray
+            pixels, alpha = _deep(image, source, page) if depth == 16 else _shallow(image)
+            if orientation in TURNS and not (image.format == "TIFF" and depth == 8):  # those Pillow turns by itself
+                turn = TURNS[orientation]
                 pixels, alpha = turn(pixels), None if alpha is None else turn(alpha)
-            else:
-                pixels, alpha = _shallow(upright)
-            metadata = read_metadata(image, upright, label)
         except ImageError as error:
             raise ImageError(f"{label} {error}") from None
         except Exception as error:
@@ -134,16 +132,16 @@ def decode(source: ImageLike, name: str) -> Decoded:
     if alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
         alpha = None
     profile = image.info.get("icc_profile")
-    turned = pixels.shape[1::-1] != image.size
-    return Decoded(pixels, alpha, profile if isinstance(profile, bytes) else b"", metadata, turned)
+    return Decoded(pixels, alpha, profile if isinstance(profile, bytes) else b"", metadata, orientation >= 5)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned by its EXIF orientation; the image itself where there is none, or where EXIF cannot be read."""
+def _orientation(image: Image.Image) -> int:
+    """By its EXIF data: 1 to 8; 1 where there are none, or where they cannot be read, of which read_metadata warns."""
     try:
-        return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) in TURNS else image
-    except Exception:  # read_metadata warns of it
-        return image
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:
+        return 1
+    return orientation if orientation in TURNS else 1
 
 
 def _open(source: str | os.PathLike | BinaryIO, label: str) -> Image.Image:
@@ -154,8 +152,14 @@ def _open(source: str | os.PathLike | BinaryIO, label: str) -> Image.Image:
     except IsADirectoryError:
         raise ImageError(f"{label} is not a file.") from None
     except UnidentifiedImageError:
-        if _is_heic(source):
+        head = _head(source)
+        if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS:
             raise ImageError(f"{label} is a HEIC photo: install pillow-heif to read it, or save it as JPEG.") from None
+        if head[:3] in (b"II*", b"MM\0", b"II+"):
+            raise ImageError(
+                f"{label} is damaged, or a TIFF whose pixels are stored in a way that is not read here: save it in RGB "
+                "with 8 bits, or 16."
+            ) from None
         raise ImageError(f"{label} is not an image that Pillow can read.") from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
@@ -167,12 +171,12 @@ def _open(source: str | os.PathLike | BinaryIO, label: str) -> Image.Image:
         raise ImageError(f"{label} cannot be opened: {first_line(error)}.") from None
 
 
-def _is_heic(source: str | os.PathLike | BinaryIO) -> bool:
+def _head(source: str | os.PathLike | BinaryIO) -> bytes:
     if not isinstance(source, str | os.PathLike):
-        return False
+        source.seek(0)
+        return source.read(12)
     with Path(source).open("rb") as file:
-        head = file.read(12)
-    return head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS
+        return file.read(12)
 
 
 def _primary_page(image: Image.Image) -> int:

@@ -1,6 +1,7 @@
 """What belongs to a photo beside its pixels and its colour profile: EXIF, XMP, resolution, texts."""
 
 import logging
+import re
 import struct
 from typing import Any, NamedTuple
 
@@ -31,12 +32,11 @@ class Metadata(NamedTuple):
     """Keyword and text, as in PNG; the comment of a JPEG has the keyword "Comment"."""
 
 
-def read_metadata(image: Image.Image, upright: Image.Image, label: str) -> Metadata:
+def read_metadata(image: Image.Image, label: str) -> Metadata:
     """Collect what an opened image holds.
 
     Args:
         image: as it was opened.
-        upright: the same, turned by its EXIF orientation.
         label: what to call it in a warning. EXIF data that are damaged are left out, with a warning.
     """
     try:
@@ -44,13 +44,14 @@ def read_metadata(image: Image.Image, upright: Image.Image, label: str) -> Metad
     except Exception as error:  # of many types, as Pillow's parsers of metadata have none of their own
         log.warning("%s: its EXIF data are damaged, so they are left out (%s).", label, error)
         exif = b""
-    xmp = upright.info.get("xmp") or upright.info.get("XML:com.adobe.xmp") or b""
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
     dpi = image.info.get("dpi")
     if not (isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < float(value) < 65_535 for value in dpi)):
         dpi = None
     return Metadata(
         exif,
-        xmp.encode() if isinstance(xmp, str) else bytes(xmp),
+        re.sub(rb"(tiff:Orientation(?:=[\"']|>))[2-8]", rb"\g<1>1", xmp),
         (float(dpi[0]), float(dpi[1])) if dpi else None,
         tuple(_texts(image)),
     )
@@ -58,12 +59,8 @@ def read_metadata(image: Image.Image, upright: Image.Image, label: str) -> Metad
 
 def _exif_block(image: Image.Image) -> bytes:
     if image.format == "TIFF":
-        exif = image.getexif()
-        chosen = Image.Exif()
-        for tag in DESCRIPTIVE:
-            if tag in exif:
-                chosen[tag] = exif.get_ifd(tag) if tag in (EXIF_IFD, GPS_IFD) else exif[tag]
-        block = chosen.tobytes() if len(chosen) else b""
+        tags = _describing(image.getexif())
+        block = b"II*\0\x08\0\0\0" + tags.tobytes(8) if len(tags) else b""
     elif "Raw profile type exif" in image.info:  # how ImageMagick writes it into PNG
         block = image.getexif().tobytes()
     else:
@@ -165,12 +162,19 @@ def save_options(metadata: Metadata, file_format: str, label: str) -> dict[str, 
 
 def tiff_tags(metadata: Metadata) -> TiffImagePlugin.ImageFileDirectory_v2:
     """The directory of a TIFF file as far as it describes the photo."""
+    tags = _describing(parse_exif(metadata.exif))
+    if metadata.xmp:
+        tags.tagtype[XMP_TAG] = 1  # BYTE
+        tags[XMP_TAG] = metadata.xmp
+    return tags
+
+
+def _describing(exif: Image.Exif) -> TiffImagePlugin.ImageFileDirectory_v2:
     tags = TiffImagePlugin.ImageFileDirectory_v2()
-    exif = parse_exif(metadata.exif)
     for tag in (tag for tag in DESCRIPTIVE if tag in exif):
         if tag in (EXIF_IFD, GPS_IFD):
             inner = dict(exif.get_ifd(tag))
-            if tag == EXIF_IFD and INTEROP_IFD in inner:
+            if INTEROP_IFD in inner:
                 inner[INTEROP_IFD] = dict(exif.get_ifd(INTEROP_IFD))
             tags.tagtype[tag] = 4  # LONG: Pillow writes a dictionary under it as a directory of its own
             tags[tag] = inner
@@ -178,7 +182,4 @@ def tiff_tags(metadata: Metadata) -> TiffImagePlugin.ImageFileDirectory_v2:
             tags[tag] = exif[tag]
     if 0x0112 in exif:
         tags[0x0112] = 1
-    if metadata.xmp:
-        tags.tagtype[XMP_TAG] = 1  # BYTE
-        tags[XMP_TAG] = metadata.xmp
     return tags

@@ -11,13 +11,18 @@ RELATIVE_COLORIMETRIC = 1
 @lru_cache
 def srgb() -> bytes:
     """An ICC profile of sRGB."""
-    return bytes(imagecodecs.cms_profile("srgb"))
+    return _dated(imagecodecs.cms_profile("srgb"))
 
 
 @lru_cache
 def adobe_rgb() -> bytes:
     """An ICC profile of Adobe RGB (1998)."""
-    return bytes(imagecodecs.cms_profile("adobergb"))
+    return _dated(imagecodecs.cms_profile("adobergb"))
+
+
+def _dated(profile: bytes) -> bytes:
+    """The profile with a date that does not change, for files that do not."""
+    return bytes(profile[:24]) + bytes.fromhex("07ce00010001000000000000") + bytes(profile[36:])
 
 
 def to_srgb(colors: np.ndarray, profile: bytes) -> np.ndarray:
