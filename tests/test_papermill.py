@@ -1,11 +1,13 @@
 """Notebooks under papermill and nbval, as their users run them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import papermill as pm
 import pytest
 from conftest import REPOSITORY
 
@@ -39,6 +41,36 @@ def test_an_unknown_parameter_is_refused_with_the_known_ones(tmp_path):
     last = [line for line in done.stderr.splitlines() if line.strip()][-1]
     known = "data_root, model_name, partial, pick, rain_stage"
     assert last == f"ValueError: there is no parameter data_rot; known: {known}."
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ([("partial", "false")], "miss a file"),
+        ([("partial", "maybe")], "the parameter partial is true or false, not 'maybe'"),
+        ([("partial", "true"), ("picks", "first")], "give whole numbers"),
+        ([("partial", "true"), ("composite", "photo.jpg")], "composite and mask belong together"),
+    ],
+)
+def test_parameters_are_taken_as_meant_or_refused_in_a_sentence(small, tmp_path, parameters, sentence):
+    shutil.copytree(small, tmp_path / "set")
+    listed = (tmp_path / "set" / "IHD_test.txt").read_text().splitlines()
+    (tmp_path / "set" / listed[0]).unlink()
+    done = papermill("00_quickstart.ipynb", tmp_path, ("data_root", str(tmp_path / "set")), *parameters)
+    assert done.returncode == 1
+    last = [line for line in done.stderr.splitlines() if line.strip()][-1]
+    assert last.startswith("ValueError: ")
+    assert sentence in last
+
+
+def test_none_and_lists_are_taken_as_meant(tmp_path):
+    """As a program hands them over."""
+    parameters = {"data_root": None, "picks": [19, 42], "partial": None, "composite": None}
+    executed = pm.execute_notebook(
+        NOTEBOOKS / "00_quickstart.ipynb", tmp_path / "out.ipynb", parameters, cwd=NOTEBOOKS, progress_bar=False
+    )
+    assert recorded(tmp_path / "out.ipynb")["psnr_harmonised_db"] > 20
+    assert executed.metadata.papermill.exception is None
 
 
 def test_parameter_names():

@@ -82,12 +82,13 @@ def label_of(source: ImageLike, name: str) -> str:
     return f"{name} {source}" if isinstance(source, str | os.PathLike) else name
 
 
-def decode(source: ImageLike, name: str) -> Decoded:
+def decode(source: ImageLike, name: str, with_metadata: bool = True) -> Decoded:
     """Open and load an image.
 
     Args:
         source: a path, an open binary file, a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
         name: its role, for messages.
+        with_metadata: collect them, too, with a warning where they are damaged.
 
     Raises:
         ImageError: it cannot be read, or holds no one picture with 8 or 16 bits a channel in grey or RGB.
@@ -116,7 +117,7 @@ def decode(source: ImageLike, name: str) -> Decoded:
                 f"{label} is a {image.mode} image: convert it to RGB first, so that you choose how its colours map."
             )
         try:
-            metadata = read_metadata(image, label)
+            metadata = read_metadata(image, label) if with_metadata else Metadata()
             if image.format != "TIFF" or depth == 8:  # Pillow does not know every way to store 16 bits there
                 image.load()
             pixels, alpha = _deep(image, source, page) if depth == 16 else _shallow(image)

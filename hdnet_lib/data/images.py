@@ -136,10 +136,10 @@ def read_rgb(source: ImageLike, name: str, stored: bool = False) -> Image.Image:
     Raises:
         ImageError: see :func:`read_photo`; or pixels are transparent.
     """
-    decoded = decode(source, name)
+    decoded = decode(source, name, with_metadata=not stored)
     if decoded.alpha is not None:
         raise ImageError(f"{label_of(source, name)} has transparent pixels: put it on a background first.")
-    photo = _as_photo(decoded._replace(profile=b"", metadata=Metadata()) if stored else decoded, label_of(source, name))
+    photo = _as_photo(decoded._replace(profile=b"") if stored else decoded, label_of(source, name))
     return Image.fromarray(as_uint8(photo.srgb))
 
 
@@ -149,7 +149,7 @@ def read_gray(source: ImageLike, name: str = "mask") -> Image.Image:
     Raises:
         ImageError: the source cannot be read, is coloured or transparent.
     """
-    decoded, label = decode(source, name), label_of(source, name)
+    decoded, label = decode(source, name, with_metadata=False), label_of(source, name)
     if decoded.alpha is not None:
         raise ImageError(f"{label} is partly transparent: save it as plain black and white.")
     pixels = as_uint8(decoded.pixels)
