@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import check_dataset
+import imagecodecs
 import make_lists
 import numpy as np
 import pandas as pd
@@ -21,8 +23,10 @@ from conftest import REPOSITORY
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
+from hdnet_lib.cli import main
 from hdnet_lib.data import list_triplets
 from hdnet_lib.data.images import ImageError
+from hdnet_lib.data.profiles import adobe_rgb
 
 
 @pytest.fixture
@@ -509,3 +513,73 @@ def test_lists_under_other_names_are_not_shadowed(copy):
     with pytest.raises(ValueError, match="without folders"):
         make_lists.make_lists(copy, "../x", 0.3, seed=1, workers=1)
     assert contents(copy) == before
+
+
+# --- every kind of file: check, prepare and evaluate agree
+
+
+def rewritten(change, **options):
+    """Damage, or none: another way to store what ``change`` makes of an image, under the same name."""
+    return lambda path: change(Image.open(path)).save(path, **options)
+
+
+def deep(path):
+    pixels = np.asarray(Image.open(path)).astype(np.uint16) * 257
+    path.write_bytes(imagecodecs.png_encode(pixels))
+
+
+def with_alpha(image):
+    image = image.convert("RGB")
+    image.putalpha(Image.new("L", image.size, 99))
+    return image
+
+
+def magenta(image):
+    return Image.merge("RGB", [image, Image.new("L", image.size), image])
+
+
+same = partial(Image.Image.convert, mode="RGB")
+KINDS = {
+    # what is done to composites and real photos, and to masks; whether the readers take it
+    "CMYK": (rewritten(lambda image: image.convert("CMYK"), format="TIFF"), None, False),
+    "transparent": (rewritten(with_alpha), None, False),
+    "opaque RGBA": (rewritten(lambda image: image.convert("RGBA")), None, True),
+    "16 bits": (deep, deep, True),
+    "MPO": (rewritten(same, format="MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))], quality=100,
+                      subsampling=0), None, True),
+    "two pages": (rewritten(same, format="TIFF", save_all=True, append_images=[Image.new("RGB", (8, 8))]), None, False),
+    "palette": (None, rewritten(lambda image: image.convert("RGB").quantize(4)), True),
+    "coloured mask": (None, rewritten(magenta), False),
+    "nearly grey mask": (None, rewritten(same, format="WEBP", quality=90), True),
+    "transparent mask": (None, rewritten(with_alpha), False),
+    "profile": (rewritten(same, icc_profile=adobe_rgb()), None, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("photos", "masks", "usable"), KINDS.values(), ids=KINDS)
+def test_check_prepare_and_evaluate_agree(copy, tmp_path, capsys, photos, masks, usable):
+    line = list_triplets(copy, "test")[0].line
+    for split in ("train", "test"):
+        (copy / f"IHD_{split}.txt").write_text(f"{line}\n")
+    triplet = list_triplets(copy, "test")[0]
+    expected = triplet.read()
+    for damage, paths in ((photos, (triplet.composite, triplet.real)), (masks, (triplet.mask,))):
+        for path in paths if damage else ():
+            damage(path)
+    faults = {problem for problem, _ in found(copy)} & {"unreadable file", "empty mask", "full mask", "size differs"}
+    assert faults == (set() if usable else {"unreadable file"})
+    command = (copy, tmp_path / "out", 64, False, True, 1)
+    status = main(["evaluate", str(copy), "--models", "reinhard", "--size", "64"])
+    error = capsys.readouterr().err
+    if usable:
+        assert status == 0
+        assert prepare_iharmony4.prepare(*command) == 0
+        read, prepared = triplet.read(), list_triplets(tmp_path / "out", "test")[0].read()
+        for image, again, original in zip(read[:3], prepared[:3], expected[:3], strict=True):
+            assert np.array_equal(image, again)
+            assert np.abs(image.astype(float) - original).mean() < 3
+    else:
+        assert status == 2
+        assert "Traceback" not in error
+        with pytest.raises(ValueError, match="none of its composites could be prepared"):
+            prepare_iharmony4.prepare(*command)

@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import random_inputs
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hdnet_lib import create_model, list_pretrained, load_pretrained, load_released_state_dict, load_weights
+from hdnet_lib.cli import main
 from hdnet_lib.model import registry
 
 PARITY = Path(__file__).parent / "data" / "released_width4.safetensors"
@@ -156,3 +158,23 @@ def test_index_holds_nothing_else():
 def test_unknown_models_and_arguments_get_a_sentence(name, overrides):
     with pytest.raises(ValueError, match=r"no model called|unexpected keyword"):
         create_model(name, **overrides)
+
+
+@pytest.mark.parametrize("command", [["harmonize", "p.png", "m.png", "-o", "r.png", "--model"], ["export"],
+                                     ["evaluate", "mini", "--models"]])  # fmt: skip
+def test_pickled_weights_are_pointed_to_the_reader_and_never_opened(mini, tmp_path, monkeypatch, capsys, command):
+    """The file would write "opened" if it were."""
+
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "opened",))
+
+    torch.save(Trap(), tmp_path / "net.pth")
+    Image.new("RGB", (40, 40)).save(tmp_path / "p.png")
+    mask = Image.new("L", (40, 40))
+    mask.paste(255, (10, 10, 30, 30))
+    mask.save(tmp_path / "m.png")
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "net.pth", *(["net.onnx"] if command == ["export"] else [])]) == 2
+    assert "load_released_state_dict(torch.load(path, weights_only=True))" in capsys.readouterr().err
+    assert not (tmp_path / "opened").exists()

@@ -24,7 +24,7 @@ from hdnet_lib.data.masks import mask_descriptor
 from hdnet_lib.data.samples import ratio_bin
 from hdnet_lib.data.save import save_image
 from hdnet_lib.data.splits import split_by_photo
-from hdnet_lib.utils.files import first_line
+from hdnet_lib.utils.files import first_line, fold
 from hdnet_lib.utils.parallel import parallel
 
 SUBSETS = ("Transfer", "Change")
@@ -171,7 +171,7 @@ def _write_lists(table: pd.DataFrame, folder: Path) -> None:
 
 
 def match_masks(photos: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """(photo, mask) of every mask, whose name is its photo's, or that and an underscore and more.
+    """(photo, mask) of every mask, whose name is its photo's, or that and an underscore and more; case does not count.
 
     Raises:
         ValueError: a folder is missing, two photos share a name, or a mask has no photo.
@@ -181,12 +181,13 @@ def match_masks(photos: Path, masks: Path) -> list[tuple[Path, Path]]:
             raise ValueError(f"{folder}: there is no such folder.")
     known: dict[str, Path] = {}
     for path in list_images(photos):
-        if path.stem in known:
-            raise ValueError(f"{photos}: {known[path.stem].name} and {path.name} share a name: rename one.")
-        known[path.stem] = path
+        name = fold(path.stem)
+        if name in known:
+            raise ValueError(f"{photos}: {known[name].name} and {path.name} share a name: rename one.")
+        known[name] = path
     pairs, lost = [], []
     for path in list_images(masks):
-        name = path.stem
+        name = fold(path.stem)
         while name not in known and "_" in name:
             name = name.rpartition("_")[0]
         if name in known:

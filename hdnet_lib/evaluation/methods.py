@@ -15,7 +15,7 @@ from hdnet_lib.data.images import read_rgb, to_signed, to_tensor, to_unit
 from hdnet_lib.data.samples import Sample
 from hdnet_lib.inference.load import load_model
 from hdnet_lib.model.hdnet import paste
-from hdnet_lib.model.registry import list_pretrained
+from hdnet_lib.model.registry import PICKLED, list_pretrained
 from hdnet_lib.utils.device import choose_device
 
 COMPOSITE = "composite"
@@ -116,7 +116,7 @@ def load_method(model: str, device: str = "auto", precision: str = "fp32") -> Me
         return BASELINES[model]
     if model.endswith(".onnx"):
         return ModelMethod(load_model(model, precision))
-    if model in list_pretrained() or model.endswith(".safetensors"):
+    if model in list_pretrained() or Path(model).suffix in (".safetensors", *PICKLED):
         return ModelMethod(load_model(model, precision), choose_device(device))
     if Path(model).is_dir():
         return ResultFolder(model)

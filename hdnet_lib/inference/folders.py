@@ -5,7 +5,6 @@ import json
 import os
 import sys
 import threading
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from hdnet_lib.data.decode import ImageError, list_images, suffixes
 from hdnet_lib.data.save import FORMATS, check_transparency
 from hdnet_lib.inference.harmonize import WORKING_SIZE, finish, predict, prepare
-from hdnet_lib.utils.files import atomic_write, check_writable, first_line, stamp
+from hdnet_lib.utils.files import atomic_write, check_writable, first_line, fold, stamp
 from hdnet_lib.utils.parallel import bounded_map
 from hdnet_lib.version import __version__
 
@@ -168,11 +167,6 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
             yield from _walk(path, recursive)
         else:
             yield path
-
-
-def fold(name: str) -> str:
-    """A name as it is compared: in one Unicode form, without case. Disks differ in both."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 class _MaskFinder:

@@ -1,11 +1,13 @@
 """Networks to run: shipped weights or files, in float32 or bfloat16."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from hdnet_lib.inference.onnx import OnnxModel
 from hdnet_lib.model.hdnet import HDNet
-from hdnet_lib.model.registry import load_pretrained, load_weights
+from hdnet_lib.model.registry import PICKLED, load_pretrained, load_weights
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -44,5 +46,5 @@ def load_model(name: str, precision: str = "fp32") -> HDNet | Autocast | OnnxMod
         if precision != "fp32":
             raise ValueError(f"{name}: an ONNX file has the precision that it was exported with.")
         return OnnxModel(name)
-    model = load_weights(name) if name.endswith(".safetensors") else load_pretrained(name)
+    model = load_weights(name) if Path(name).suffix in (".safetensors", *PICKLED) else load_pretrained(name)
     return Autocast(model) if precision == "bf16" else model

@@ -29,6 +29,8 @@ from hdnet_lib.model.variants import (
 )
 from hdnet_lib.utils.files import first_line
 
+PICKLED = (".pth", ".pt", ".ckpt", ".tar", ".pkl")
+"""Endings of files that PyTorch writes with pickle."""
 WEIGHTS = Path(__file__).parents[1] / "weights"
 ZOO_SCORES = WEIGHTS / "zoo_scores.csv.gz"
 """Scores of every run of the zoo, all seeds, on the validation photos: a table of
@@ -170,8 +172,13 @@ def load_weights(path: str | Path) -> HDNet:
     """Build a model with weights that ``hdnet train`` wrote, in evaluation mode; nothing is unpickled.
 
     Raises:
-        ValueError: the file cannot be read, or does not say which model it belongs to.
+        ValueError: the file cannot be read, does not say which model it belongs to, or would have to be unpickled.
     """
+    if Path(path).suffix in PICKLED:
+        raise ValueError(
+            f"{path}: opening such a file can run code that it holds, so it is not opened; weights of the authors' "
+            "code are taken in Python by hdnet_lib.load_released_state_dict(torch.load(path, weights_only=True))."
+        )
     try:
         with safe_open(path, "pt") as file:
             config = json.loads(file.metadata()["config"])

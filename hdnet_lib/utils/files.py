@@ -1,6 +1,7 @@
 """Writing files so that a process that ends midway leaves no half of one, and wording the errors of others."""
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -56,6 +57,11 @@ def _touch(part: Path, path: Path) -> None:
 def _part_of(path: Path) -> Path:
     """A short hidden name, since ``path`` may be as long as the disk allows; it tells the process that writes."""
     return path.with_name(f".{uuid4().hex[:8]}.{os.getpid()}.part")
+
+
+def fold(name: str) -> str:
+    """A name as it is compared: in one Unicode form, without case. Disks differ in both."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def stamp(path: Path) -> tuple[int, int]:
