@@ -105,7 +105,6 @@ def decode(source: ImageLike, name: str, with_metadata: bool = True) -> Decoded:
         try:
             page = _primary_page(image)
             depth = _depth(image)
-            orientation = _orientation(image)
         except ImageError as error:
             raise ImageError(f"{label} {error}") from None
         except Exception as error:
@@ -117,11 +116,15 @@ def decode(source: ImageLike, name: str, with_metadata: bool = True) -> Decoded:
                 f"{label} is a {image.mode} image: convert it to RGB first, so that you choose how its colours map."
             )
         try:
+            is_tiff = image.format == "TIFF"
+            if not is_tiff:  # before its EXIF data, for which Pillow loads PNG and may leave it half loaded
+                image.load()
+            orientation = _orientation(image)
             metadata = read_metadata(image, label) if with_metadata else Metadata()
-            if image.format != "TIFF" or depth == 8:  # Pillow does not know every way to store 16 bits there
+            if is_tiff and depth == 8:  # after them, since it turns the picture; it does not know every TIFF of 16 bits
                 image.load()
             pixels, alpha = _deep(image, source, page) if depth == 16 else _shallow(image)
-            if orientation in TURNS and not (image.format == "TIFF" and depth == 8):  # those Pillow turns by itself
+            if orientation in TURNS and not (is_tiff and depth == 8):
                 turn = TURNS[orientation]
                 pixels, alpha = turn(pixels), None if alpha is None else turn(alpha)
         except ImageError as error:
@@ -154,7 +157,7 @@ def _open(source: str | os.PathLike | BinaryIO, label: str) -> Image.Image:
         raise ImageError(f"{label} is not a file.") from None
     except UnidentifiedImageError:
         head = _head(source)
-        if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS:
+        if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS and "HEIF" not in READABLE:
             raise ImageError(f"{label} is a HEIC photo: install pillow-heif to read it, or save it as JPEG.") from None
         if head[:3] in (b"II*", b"MM\0", b"II+"):
             raise ImageError(
