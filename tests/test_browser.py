@@ -255,7 +255,9 @@ def test_kernels_and_ratios(opened):
     page = opened(
         "browsers",
         "from IPython.display import display\n"
-        "from hdnet_lib.evaluation import BASELINES, COMPOSITE, open_examples, score_methods\n"
+        "from hdnet_lib.evaluation.examples import open_examples\n"
+        "from hdnet_lib.evaluation.methods import BASELINES, COMPOSITE\n"
+        "from hdnet_lib.evaluation.scoring import score_methods\n"
         "from hdnet_lib.evaluation.summary import choose_protocol\n"
         "from hdnet_lib.course.widgets import browse_by_ratio, browse_kernels\n"
         "display(browse_kernels(model, {'one': images, 'two': triplets['china_1'].read(256)}))\n"
