@@ -116,10 +116,10 @@ def is_adobe_rgb(metadata: Metadata) -> bool:
     """Whether EXIF marks the colours as Adobe RGB, as cameras do that embed no profile."""
     exif = parse_exif(metadata.exif)
     try:
-        camera, interop = exif.get_ifd(EXIF_IFD), exif.get_ifd(INTEROP_IFD)
+        space = exif.get_ifd(EXIF_IFD).get(0xA001)
+        return space == 2 or (space == 65535 and str(exif.get_ifd(INTEROP_IFD).get(1, "")).startswith("R03"))
     except Exception:  # damaged in a place that does not keep the block from being copied
         return False
-    return camera.get(0xA001) == 2 or (camera.get(0xA001) == 65535 and str(interop.get(1, "")).startswith("R03"))
 
 
 def parse_exif(block: bytes) -> Image.Exif:
