@@ -98,41 +98,37 @@ def decode(source: ImageLike, name: str, with_metadata: bool = True) -> Decoded:
     if not (isinstance(source, str | os.PathLike | Image.Image) or hasattr(source, "read")):
         raise ImageError(f"{name} must be a path, a PIL image or a NumPy array, not {type(source).__name__}.")
     label = label_of(source, name)
-    # Damaged files make the decoders raise errors of many types, so all are caught here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of corrupt metadata, and of large photos below Pillow's hard limit
         image = source if isinstance(source, Image.Image) else _open(source, label)
         try:
-            page = _primary_page(image)
-            depth = _depth(image)
+            return _decode(image, source, label, with_metadata)
         except ImageError as error:
             raise ImageError(f"{label} {error}") from None
-        except Exception as error:
+        except Exception as error:  # damaged files make the decoders raise errors of many types
             raise ImageError(f"{label} is damaged or incomplete: {first_line(error)}.") from None
-        if depth not in (8, 16):
-            raise ImageError(f"{label} has {depth} bits a channel: save it with 8 bits, or 16.")
-        if image.mode in ("CMYK", "LAB", "HSV", "YCbCr"):
-            raise ImageError(
-                f"{label} is a {image.mode} image: convert it to RGB first, so that you choose how its colours map."
-            )
-        try:
-            is_tiff = image.format == "TIFF"
-            if not is_tiff:  # before its EXIF data, for which Pillow loads PNG and may leave it half loaded
-                image.load()
-            orientation = _orientation(image)
-            metadata = read_metadata(image, label) if with_metadata else Metadata()
-            if is_tiff and depth == 8:  # after them, since it turns the picture; it does not know every TIFF of 16 bits
-                image.load()
-            pixels, alpha = _deep(image, source, page) if depth == 16 else _shallow(image)
-            if orientation in TURNS and not (is_tiff and depth == 8):
-                turn = TURNS[orientation]
-                pixels, alpha = turn(pixels), None if alpha is None else turn(alpha)
-        except ImageError as error:
-            raise ImageError(f"{label} {error}") from None
-        except Exception as error:
-            raise ImageError(f"{label} is damaged or incomplete: {first_line(error)}.") from None
+
+
+def _decode(image: Image.Image, source: ImageLike, label: str, with_metadata: bool) -> Decoded:
+    """:func:`decode` of an opened image; sentences of its errors lack the subject."""
+    page = _primary_page(image)
+    depth = _depth(image)
+    if depth not in (8, 16):
+        raise ImageError(f"has {depth} bits a channel: save it with 8 bits, or 16.")
+    if image.mode in ("CMYK", "LAB", "HSV", "YCbCr"):
+        raise ImageError(f"is a {image.mode} image: convert it to RGB first, so that you choose how its colours map.")
+    is_tiff = image.format == "TIFF"
+    if not is_tiff:  # before its EXIF data, for which Pillow loads PNG and may leave it half loaded
+        image.load()
+    orientation = _orientation(image)
+    metadata = read_metadata(image, label) if with_metadata else Metadata()
+    if is_tiff and depth == 8:  # after them, since it turns the picture; it does not know every TIFF of 16 bits
+        image.load()
+    pixels, alpha = _deep(image, source, page) if depth == 16 else _shallow(image)
+    if orientation in TURNS and not (is_tiff and depth == 8):
+        pixels, alpha = TURNS[orientation](pixels), None if alpha is None else TURNS[orientation](alpha)
     if 0 in pixels.shape:
-        raise ImageError(f"{label} has no pixels.")
+        raise ImageError("has no pixels.")
     if alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
         alpha = None
     profile = image.info.get("icc_profile")
