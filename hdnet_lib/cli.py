@@ -182,6 +182,8 @@ def _add_setting(command: argparse.ArgumentParser, option: Field) -> None:
 def _harmonize(parsed: argparse.Namespace) -> None:
     if parsed.max_megapixels:
         Image.MAX_IMAGE_PIXELS = parsed.max_megapixels * 500_000  # Pillow refuses twice as many
+    if not os.path.lexists(parsed.composite):
+        raise ValueError(f"composite {parsed.composite}: there is no such file or folder.")
     device = choose_device(parsed.device)
     if Path(parsed.composite).is_dir():
         model = load_model(parsed.model, parsed.precision).to(device)

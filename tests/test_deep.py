@@ -1,5 +1,6 @@
 """Sixteen bits a channel, however they are stored: read in full, and written back in full."""
 
+import io
 import struct
 import zlib
 
@@ -186,3 +187,29 @@ def test_masks_and_data_sets_take_16_bits_as_8(tmp_path):
     png(COLORED)(tmp_path / "photo.png")
     assert np.array_equal(read_gray(tmp_path / "mask.png"), MASK)
     assert np.array_equal(read_rgb(tmp_path / "photo.png", "photo"), np.rint(COLORED / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("load", [False, True])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_grey_images_of_pillow_are_as_their_files(tmp_path, orientation, load, inverted):
+    options = {"extratags": [(274, "H", 1, orientation, True)]}
+    tiff(GRAY, photometric="miniswhite" if inverted else "minisblack", **options)(tmp_path / "photo.tif")
+    image = Image.open(io.BytesIO((tmp_path / "photo.tif").read_bytes()))  # by its path Pillow scrambles it
+    if load:
+        image.load()
+    assert np.array_equal(read_photo(image).pixels, read_photo(tmp_path / "photo.tif").pixels)
+
+
+def test_a_transparent_grey_of_16_bits(tmp_path):
+    png(GRAY)(tmp_path / "plain.png")
+    content = (tmp_path / "plain.png").read_bytes()
+    body = b"tRNS" + int(GRAY[5, 5]).to_bytes(2, "big")
+    chunk = (2).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    (tmp_path / "photo.png").write_bytes(content[:33] + chunk + content[33:])
+    lazy, loaded = Image.open(tmp_path / "photo.png"), Image.open(tmp_path / "photo.png")
+    loaded.load()
+    for source in (tmp_path / "photo.png", lazy, loaded):
+        photo = read_photo(source)
+        assert np.array_equal(photo.alpha == 0, GRAY[5, 5] == GRAY)
+        assert np.array_equal(photo.pixels[..., 0], GRAY)

@@ -28,7 +28,6 @@ def inputs(tmp_path):
 
 def results(folder):
     """Names of the results; the list of what they were made from lies beside them."""
-    assert (folder / MANIFEST).is_file()
     return sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
 
 
@@ -250,7 +249,7 @@ def test_a_file_of_others_is_left_alone(one, capsys):
 def test_half_a_line_of_the_list_does_not_matter(one):
     assert run(one) == 0
     with (one / "out" / MANIFEST).open("a") as file:
-        file.write('{"result": "a.p')
+        file.write('\n{"result": "a.p')
     assert run(one) == 0
 
 
@@ -259,3 +258,60 @@ def test_transparent_photos_as_jpeg_are_left_out_before_the_work(one, monkeypatc
     monkeypatch.setattr("hdnet_lib.inference.folders.predict", None)
     assert run(one, "--suffix", ".jpg") == 2
     assert "transparent pixels" in capsys.readouterr().err
+
+
+def test_an_edited_result_is_left_alone(one, capsys):
+    assert run(one) == 0
+    Image.new("RGB", (60, 40)).save(one / "out" / "a.png")
+    edited = (one / "out" / "a.png").read_bytes()
+    for options in ([], ["--model", "hdnet-lite"]):
+        assert run(one, *options) == 2
+        assert (one / "out" / "a.png").read_bytes() == edited
+        assert "was changed since" in capsys.readouterr().err
+
+
+def test_a_file_that_comes_where_a_photo_was_left_out_stays(one):
+    copy_photo(one / "photos", "lonely.png")
+    assert run(one) == 2
+    (one / "out" / "lonely.png").write_bytes(b"precious")
+    copy_mask(one, "lonely.png")
+    assert run(one) == 2
+    assert (one / "out" / "lonely.png").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("options", [[], ["--recursive"]])
+def test_results_within_the_photos_are_no_photos(one, options):
+    command = ["harmonize", str(one / "photos"), str(one / "masks"), "-o", str(one / "photos" / "out"), *options]
+    for _ in range(3):
+        assert cli.main(command) == 0
+    assert results(one / "photos" / "out") == ["a.png"]
+
+
+def test_links_in_a_circle_end(one):
+    (one / "photos" / "loop").symlink_to(one / "photos")
+    assert run(one, "--recursive") == 2
+    assert results(one / "out") == ["a.png"]
+
+
+def test_a_photo_that_breaks_the_writer_does_not_stop_the_others(one, monkeypatch, capsys):
+    copy_photo(one / "photos", "b.png")
+    copy_mask(one, "b.png")
+    save = Photo.save
+
+    def odd(photo, path):
+        if path.stem == "a":
+            raise AttributeError("an error of another type")
+        save(photo, path)
+
+    monkeypatch.setattr(Photo, "save", odd)
+    assert run(one) == 2
+    assert results(one / "out") == ["b.png"]
+    assert "a.png: an error of another type" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"{}\n[]\n"])
+def test_a_damaged_list_does_not_stop_the_run(one, content):
+    (one / "out").mkdir()
+    (one / "out" / MANIFEST).write_bytes(content)
+    assert run(one) == 0
+    assert run(one) == 0

@@ -1,7 +1,10 @@
 """Photos as people bring them: the right picture is read, its colours are used, and what belongs to it stays."""
 
 import io
+import os
 import re
+import struct
+import zlib
 from functools import cache
 
 import imagecodecs
@@ -410,3 +413,144 @@ def test_a_mask_in_the_raw_orientation_gets_a_hint(lite, tmp_path):
     with pytest.raises(ImageError, match="EXIF orientation"):
         harmonize(lite, tmp_path / "p.jpg", MASK.transpose(Image.Transpose.ROTATE_90))
     harmonize(lite, tmp_path / "p.jpg", MASK)
+
+
+# --- what a tester found
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("how", ["path", "file", "image"])
+def test_tiff_without_compression_is_turned_once(tmp_path, mode, orientation, how):
+    """Pillow maps such a file into memory by its path, with the sides of the turned picture."""
+    stored = PHOTO.convert("L").convert(mode) if mode == "L" else PHOTO.convert(mode)
+    if mode == "RGBA":
+        stored.putalpha(MASK)
+    stored.save(tmp_path / "p.tif", tiffinfo={274: orientation})
+    stored.save(tmp_path / "p.png", exif=exif_of(orientation))
+    path = tmp_path / "p.tif"
+    with path.open("rb") as file:
+        photo = read_photo({"path": path, "file": file, "image": Image.open(file)}[how])
+    expected = read_photo(tmp_path / "p.png")
+    assert np.array_equal(photo.pixels, expected.pixels)
+    assert photo.turned == (orientation > 4)
+
+
+def exif_of(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def test_pages_do_not_share_their_profile_and_resolution(tmp_path):
+    main, preview = (
+        {"metadata": None},
+        {"metadata": None, "iccprofile": rgb_profile("adobergb"), "resolution": (72, 72)},
+    )
+    for order in (1, -1):
+        with tifffile.TiffWriter(tmp_path / "p.tif") as file:
+            for page, kind, options in [(PIXELS, 0, main), (np.asarray(SMALL), 1, preview)][::order]:
+                file.write(page, photometric="rgb", subfiletype=kind, **options)
+        photo = read_photo(tmp_path / "p.tif")
+        assert photo.profile == b""
+        assert photo.metadata.dpi is None or photo.metadata.dpi == (1, 1)  # what tifffile writes without one
+        assert np.array_equal(photo.pixels, PIXELS)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_transparent_grey_of_a_png(tmp_path, bits):
+    values = np.arange(2**bits, dtype=np.uint8)
+    levels = np.resize(values, (HEIGHT, WIDTH))
+    key = int(values[-2])
+    packed = np.packbits(np.unpackbits(levels.reshape(-1, 1), axis=1)[:, 8 - bits :].reshape(HEIGHT, -1), axis=1)
+
+    def chunk(kind, body):
+        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+    header = WIDTH.to_bytes(4, "big") + HEIGHT.to_bytes(4, "big") + bytes([bits, 0, 0, 0, 0])
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+    (tmp_path / "p.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"tRNS", key.to_bytes(2, "big"))
+        + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )  # fmt: skip
+    photo = read_photo(tmp_path / "p.png")
+    assert np.array_equal(photo.alpha == 0, levels == key)
+
+
+def test_texts_keep_their_bytes_in_tiff(lite, tmp_path):
+    block = b"II*\0\x08\0\0\0" + b"\1\0" + b"\x0e\1\2\0" + (14).to_bytes(4, "little") + (26).to_bytes(4, "little")
+    PHOTO.save(
+        tmp_path / "p.jpg", exif=b"Exif\0\0" + block + bytes(4) + "Beschreib. \u00e4".encode() + b"\0", quality=95
+    )
+    harmonize(lite, tmp_path / "p.jpg", INSIDE).save(tmp_path / "r.tif")
+    assert "Beschreib. \u00e4".encode() in (tmp_path / "r.tif").read_bytes()
+
+
+@pytest.mark.parametrize("entry", [(0x0131, 5, 26), (0x8769, 9, 2**32 - 1), (0x8825, 9, 2**32 - 1), (0x010F, 11, 0)])
+def test_exif_of_another_type_does_not_stop_a_tiff(lite, tmp_path, entry):
+    tag, kind, value = entry
+    block = b"II*\0" + struct.pack("<LHHHLLL", 8, 1, tag, kind, 1, value, 0) + struct.pack("<LL", 72, 1)
+    PHOTO.save(tmp_path / "p.jpg", exif=b"Exif\0\0" + block, quality=95)
+    harmonize(lite, tmp_path / "p.jpg", INSIDE).save(tmp_path / "r.tif")
+    assert Image.open(tmp_path / "r.tif").size == PHOTO.size
+
+
+def test_the_resolution_that_only_exif_knows(lite, tmp_path):
+    exif = Image.Exif()
+    exif[0x011A], exif[0x011B], exif[0x0128] = 300.0, 300.0, 2
+    PHOTO.save(tmp_path / "p.webp", exif=exif, lossless=True)
+    for suffix in (".png", ".tif", ".jpg"):
+        harmonize(lite, tmp_path / "p.webp", INSIDE).save(tmp_path / f"r{suffix}")
+        assert tuple(map(float, Image.open(tmp_path / f"r{suffix}").info["dpi"])) == pytest.approx((300, 300), abs=0.01)
+
+
+def test_the_result_does_not_share_the_callers_arrays(lite):
+    rgba = np.dstack([PIXELS, np.full((HEIGHT, WIDTH), 99, np.uint8)])
+    result = harmonize(lite, rgba, INSIDE)
+    rgba[:] = 0
+    assert (result.alpha == 99).all()
+    assert result.pixels.max() > 100
+
+
+def test_streams_that_cannot_go_back(tmp_path):
+    class Stream(io.RawIOBase):
+        def __init__(self, content):
+            self.inner = io.BytesIO(content)
+
+        def readable(self):
+            return True
+
+        def read(self, size=-1):
+            return self.inner.read(size)
+
+    for pixels in (PIXELS, PIXELS.astype(np.uint16) * 257):
+        assert np.array_equal(read_photo(Stream(imagecodecs.png_encode(pixels))).pixels, pixels)
+    with pytest.raises(ImageError, match="not an image"):
+        read_photo(Stream(b"no image"))
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "p.png")
+    with pytest.raises(ImageError, match="is not a file"):
+        read_photo(tmp_path / "p.png")
+
+
+def test_a_loaded_image_whose_file_is_closed():
+    buffer = io.BytesIO()
+    PHOTO.save(buffer, "GIF")
+    image = Image.open(buffer)
+    image.load()
+    buffer.close()
+    assert read_photo(image).size == PHOTO.size
+
+
+@pytest.mark.parametrize("values", [1, 255])
+def test_masks_of_16_bits_on_a_scale_of_8(tmp_path, values):
+    (tmp_path / "m.png").write_bytes(imagecodecs.png_encode(INSIDE.astype(np.uint16) * np.uint16(values)))
+    with pytest.raises(ImageError, match="no value above 255 of 65,535"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_a_photo_that_is_not_there_is_named(tmp_path, capsys):
+    assert main(["harmonize", str(tmp_path / "none"), "m.png", "-o", str(tmp_path / "out")]) == 2
+    assert "none: there is no such file or folder" in capsys.readouterr().err

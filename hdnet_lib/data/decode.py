@@ -5,7 +5,7 @@ import os
 import struct
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -26,7 +26,7 @@ ImageLike = str | os.PathLike | BinaryIO | Image.Image | np.ndarray
 
 Image.init()
 PICTURES = ("PNG", "JPEG", "MPO", "TIFF", "WEBP", "AVIF", "HEIF", "BMP", "DIB", "GIF", "JPEG2000", "PPM", "TGA", "PCX",
-            "SGI", "PSD", "QOI")  # fmt: skip
+            "SGI", "PSD", "QOI", "ICO")  # fmt: skip
 READABLE = [name for name in PICTURES if name in Image.OPEN]
 """Formats of Pillow that hold pictures; others are left alone, as EPS, for which Pillow starts another program."""
 HOLDS_PRIMARY = ("MPO", "PSD", "HEIF")
@@ -100,31 +100,70 @@ def decode(source: ImageLike, name: str, with_metadata: bool = True) -> Decoded:
     label = label_of(source, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of corrupt metadata, and of large photos below Pillow's hard limit
-        image = source if isinstance(source, Image.Image) else _open(source, label)
         try:
-            return _decode(image, source, label, with_metadata)
+            if isinstance(source, Image.Image) and not _is_pending(source):
+                return _decode(source, None, label, with_metadata)
+            # A file rather than its path: Pillow would map a TIFF into memory, and turn it wrongly.
+            with _opened(source) as file:
+                return _decode(_open(file), file, label, with_metadata)
+        except FileNotFoundError:
+            raise ImageError(f"{label}: there is no such file.") from None
         except ImageError as error:
             raise ImageError(f"{label} {error}") from None
         except Exception as error:  # damaged files make the decoders raise errors of many types
-            raise ImageError(f"{label} is damaged or incomplete: {first_line(error)}.") from None
+            by_system = isinstance(error, OSError) and error.errno
+            what = "cannot be opened" if by_system else "is damaged, incomplete or of a kind that is not read here"
+            raise ImageError(f"{label} {what}: {first_line(error)}.") from None
 
 
-def _decode(image: Image.Image, source: ImageLike, label: str, with_metadata: bool) -> Decoded:
-    """:func:`decode` of an opened image; sentences of its errors lack the subject."""
+def _is_pending(image: Image.Image) -> bool:
+    """Whether an opened image is not loaded yet, so that its file says more than Pillow would."""
+    file = getattr(image, "fp", None)
+    return bool(getattr(image, "tile", None)) and file is not None and not file.closed and file.seekable()
+
+
+@contextmanager
+def _opened(source: str | os.PathLike | BinaryIO | Image.Image) -> Iterator[BinaryIO]:
+    """A file to read and to seek in; one that was open stays open, where it was."""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise ImageError("is not a file.")
+        with path.open("rb") as own:
+            yield own
+        return
+    file = cast(BinaryIO, source.fp if isinstance(source, ImageFile.ImageFile) else source)
+    if not (hasattr(file, "seekable") and file.seekable()):
+        yield io.BytesIO(file.read())
+        return
+    position = file.tell()
+    file.seek(0)
+    yield file
+    file.seek(position)
+
+
+def _decode(image: Image.Image, file: BinaryIO | None, label: str, with_metadata: bool) -> Decoded:
+    """:func:`decode` of an opened image and, where there is one, its file; its sentences lack their subject."""
     page = _primary_page(image)
+    if file and page is not None:  # anew, since Pillow mixes the profiles and resolutions of pages
+        image = _open(file)
+        if page:
+            image.info.clear()
+            image.seek(page)
     depth = _depth(image)
     if depth not in (8, 16):
         raise ImageError(f"has {depth} bits a channel: save it with 8 bits, or 16.")
     if image.mode in ("CMYK", "LAB", "HSV", "YCbCr"):
         raise ImageError(f"is a {image.mode} image: convert it to RGB first, so that you choose how its colours map.")
     is_tiff = image.format == "TIFF"
+    _scale_transparent_gray(image)
     if not is_tiff:  # before its EXIF data, for which Pillow loads PNG and may leave it half loaded
         image.load()
     orientation = _orientation(image)
     metadata = read_metadata(image, label) if with_metadata else Metadata()
     if is_tiff and depth == 8:  # after them, since it turns the picture; it does not know every TIFF of 16 bits
         image.load()
-    pixels, alpha = _deep(image, source, page) if depth == 16 else _shallow(image)
+    pixels, alpha = _deep(image, file, page or 0) if depth == 16 else _shallow(image)
     if orientation in TURNS and not (is_tiff and depth == 8):
         pixels, alpha = TURNS[orientation](pixels), None if alpha is None else TURNS[orientation](alpha)
     if 0 in pixels.shape:
@@ -144,52 +183,53 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in TURNS else 1
 
 
-def _open(source: str | os.PathLike | BinaryIO, label: str) -> Image.Image:
+def _open(file: BinaryIO) -> Image.Image:
     try:
-        return Image.open(source, formats=READABLE)
-    except FileNotFoundError:
-        raise ImageError(f"{label}: there is no such file.") from None
-    except IsADirectoryError:
-        raise ImageError(f"{label} is not a file.") from None
+        file.seek(0)
+        return Image.open(file, formats=READABLE)
     except UnidentifiedImageError:
-        head = _head(source)
+        file.seek(0)
+        head = file.read(12)
         if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS and "HEIF" not in READABLE:
-            raise ImageError(f"{label} is a HEIC photo: install pillow-heif to read it, or save it as JPEG.") from None
+            raise ImageError("is a HEIC photo: install pillow-heif to read it, or save it as JPEG.") from None
         if head[:3] in (b"II*", b"MM\0", b"II+"):
             raise ImageError(
-                f"{label} is damaged, or a TIFF whose pixels are stored in a way that is not read here: save it in RGB "
-                "with 8 bits, or 16."
+                "is damaged, or a TIFF whose pixels are stored in a way that is not read here: save it in RGB with 8 "
+                "bits, or 16."
             ) from None
-        raise ImageError(f"{label} is not an image that Pillow can read.") from None
+        raise ImageError("is not an image that Pillow can read.") from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise ImageError(
-            f"{label} is larger than {limit:.0f} megapixels, which Pillow takes for an attack: if it is none, raise "
-            "the limit by --max-megapixels of the command, in Python by PIL.Image.MAX_IMAGE_PIXELS, half the limit."
+            f"is larger than {limit:.0f} megapixels, which Pillow takes for an attack: if it is none, raise the limit "
+            "by --max-megapixels of the command, in Python by PIL.Image.MAX_IMAGE_PIXELS, half the limit."
         ) from None
-    except Exception as error:
-        raise ImageError(f"{label} cannot be opened: {first_line(error)}.") from None
 
 
-def _head(source: str | os.PathLike | BinaryIO) -> bytes:
-    if not isinstance(source, str | os.PathLike):
-        source.seek(0)
-        return source.read(12)
-    with Path(source).open("rb") as file:
-        return file.read(12)
+def _scale_transparent_gray(image: Image.Image) -> None:
+    """Bring the transparent grey of a PNG of 2 or 4 bits to the scale of its pixels, which Pillow forgets."""
+    tile, gray = getattr(image, "tile", None), image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and tile and isinstance(gray, int):
+        image.info["transparency"] = gray * {"L;2": 85, "L;4": 17}.get(tile[0][3], 1)
 
 
-def _primary_page(image: Image.Image) -> int:
-    """Go to the picture that the file is about; returns its number.
+def _primary_page(image: Image.Image) -> int | None:
+    """The number of the page of a TIFF that its file is about; None for other files, and where there is one page.
 
     Raises:
-        ImageError: there are several.
+        ImageError: there are several pictures, or only previews.
     """
-    frames = getattr(image, "n_frames", 1)
+    try:
+        frames = getattr(image, "n_frames", 1)
+    except Exception:
+        if getattr(image, "tile", None):
+            raise
+        frames = 1  # loaded, and its file is closed
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         pages = []
         for number in range(frames):
-            image.seek(number)
+            if frames > 1:
+                image.seek(number)
             # NewSubfileType: bit 0 marks a smaller copy, bit 2 a transparency mask; 255 is the older tag.
             if not (image.tag_v2.get(254, 0) & 5 or image.tag_v2.get(255, 1) == 2):
                 pages.append(number)
@@ -197,11 +237,10 @@ def _primary_page(image: Image.Image) -> int:
             raise ImageError("holds previews only, as raw files of cameras do: develop it first.")
         if len(pages) > 1:
             raise ImageError(f"has {len(pages)} frames: save the one you mean as a single image.")
-        image.seek(pages[0])
-        return pages[0]
+        return pages[0] if frames > 1 else None
     if frames > 1 and image.format not in HOLDS_PRIMARY:
         raise ImageError(f"has {frames} frames: save the one you mean as a single image.")
-    return 0
+    return None
 
 
 def _depth(image: Image.Image) -> int:
@@ -211,7 +250,7 @@ def _depth(image: Image.Image) -> int:
     deep = 16 if image.mode.startswith("I") else 8
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(8, *image.tag_v2.get(258, (1,)))
-    if isinstance(image, ImageFile.ImageFile) and image.format == "JPEG2000" and image.fp:
+    if isinstance(image, ImageFile.ImageFile) and image.format == "JPEG2000" and _is_pending(image):
         return max(deep, *_jpeg2000_depths(image.fp))
     for codec, _, _, arguments in getattr(image, "tile", []):
         if codec.startswith("ppm") and isinstance(arguments, tuple) and arguments[-1] > 255:
@@ -227,7 +266,7 @@ def _jpeg2000_depths(file: Any) -> Iterator[int]:
     """Bits of each component, from the marker SIZ of the first code stream."""
     position = file.tell()
     file.seek(0)
-    head = file.read(1 << 16)
+    head = file.read()
     file.seek(position)
     start = head.index(b"\xff\x4f\xff\x51")
     (components,) = struct.unpack_from(">H", head, start + 40)
@@ -247,26 +286,27 @@ def _shallow(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     return channels[..., 0] if gray else channels[..., :3], channels[..., 3]
 
 
-def _deep(image: Image.Image, source: ImageLike, page: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixels and alpha of a file of 16 bits a channel, which Pillow cannot hold."""
-    from_path = not isinstance(source, Image.Image)
-    if image.mode.startswith("I") and not (from_path and image.format in ("PNG", "TIFF")):
-        return np.asarray(image).astype(np.uint16), None
-    if not from_path or image.format not in ("PNG", "TIFF"):
-        raise ImageError("has 16 bits a channel: give the path of a PNG or TIFF file, or save it with 8 bits.")
-    if isinstance(source, str | os.PathLike):
-        content = Path(source).read_bytes()
-    else:
-        source.seek(0)
-        content = source.read()
+def _deep(image: Image.Image, file: BinaryIO | None, page: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels and alpha of a picture of 16 bits a channel, which Pillow holds in grey alone."""
+    if image.mode.startswith("I") and not (file and image.format in ("PNG", "TIFF")):
+        gray = np.asarray(image).astype(np.uint16)
+        inverted = getattr(image, "tag_v2", {}).get(262) == 0
+        key = image.info.get("transparency")
+        return 65535 - gray if inverted else gray, (gray != key) * np.uint16(65535) if isinstance(key, int) else None
+    if not file or image.format not in ("PNG", "TIFF"):
+        raise ImageError(
+            "has 16 bits a channel, which are read from PNG and TIFF alone: save it as one of them, or with 8 bits."
+        )
+    file.seek(0)
+    content = file.read()
     if image.format == "PNG":
         channels, premultiplied, inverted = imagecodecs.png_decode(content), False, False
     else:
         tags = cast(TiffImagePlugin.TiffImageFile, image).tag_v2
         if tags.get(262) not in (0, 1, 2) or any(kind != 1 for kind in np.atleast_1d(tags.get(339, 1))):
             raise ImageError("has 16 bits a channel, but neither grey nor RGB: save it as one of them.")
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
-            stored = file.pages[page]
+        with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+            stored = tiff.pages[page]
             lengths = zip(stored.dataoffsets, stored.databytecounts, strict=True)
             if any(length == 0 or offset + length > len(content) for offset, length in lengths):
                 raise ImageError("is damaged or incomplete: its file ends before its pixels do.")
@@ -297,6 +337,7 @@ def _from_array(array: np.ndarray, name: str) -> Decoded:
         array = array[..., 0]
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
         raise ImageError(f"{name} must be an array (H, W), (H, W, 3) or (H, W, 4), not {array.shape}.")
+    array = array.copy()  # the caller may go on with it
     alpha = array[..., 3] if array.ndim == 3 and array.shape[-1] == 4 and array[..., 3].min() < 255 else None
     pixels = array[..., :3] if array.ndim == 3 else array
     return Decoded(pixels, alpha, b"", Metadata(), False)

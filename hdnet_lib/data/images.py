@@ -152,6 +152,8 @@ def read_gray(source: ImageLike, name: str = "mask") -> Image.Image:
     decoded, label = decode(source, name, with_metadata=False), label_of(source, name)
     if decoded.alpha is not None:
         raise ImageError(f"{label} is partly transparent: save it as plain black and white.")
+    if decoded.pixels.dtype == np.uint16 and 0 < decoded.pixels.max() <= 255:
+        raise ImageError(f"{label} has 16 bits, and no value above 255 of 65,535: save it with 8 bits.")
     pixels = as_uint8(decoded.pixels)
     if pixels.ndim == 3:
         if (pixels.max(axis=2) - pixels.min(axis=2)).max() > NEARLY_GRAY:

@@ -3,6 +3,8 @@
 import logging
 import re
 import struct
+import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from PIL import Image, PngImagePlugin, TiffImagePlugin
@@ -46,8 +48,9 @@ def read_metadata(image: Image.Image, label: str) -> Metadata:
         exif = b""
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
-    dpi = image.info.get("dpi")
-    if not (isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < float(value) < 65_535 for value in dpi)):
+    written = parse_exif(exif)
+    dpi = image.info.get("dpi") or (written.get(0x011A), written.get(0x011B))  # WebP has it in EXIF alone
+    if not (isinstance(dpi, tuple) and len(dpi) == 2 and all(_is_number(value) for value in dpi)):
         dpi = None
     return Metadata(
         exif,
@@ -55,6 +58,13 @@ def read_metadata(image: Image.Image, label: str) -> Metadata:
         (float(dpi[0]), float(dpi[1])) if dpi else None,
         tuple(_texts(image)),
     )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return 0 < float(value) < 65_535
+    except (TypeError, ValueError, ZeroDivisionError):
+        return False
 
 
 def _exif_block(image: Image.Image) -> bytes:
@@ -125,10 +135,12 @@ def is_adobe_rgb(metadata: Metadata) -> bool:
 def parse_exif(block: bytes) -> Image.Exif:
     """An EXIF block for Pillow; empty where it is damaged."""
     exif = Image.Exif()
-    try:
-        exif.load(EXIF_PREFIX + block if block else b"")
-    except Exception:  # see read_metadata
-        return Image.Exif()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            exif.load(EXIF_PREFIX + block if block else b"")
+        except Exception:  # see read_metadata
+            return Image.Exif()
     return exif
 
 
@@ -156,30 +168,56 @@ def save_options(metadata: Metadata, file_format: str, label: str) -> dict[str, 
         if xmp:
             chunks.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
     if file_format == "TIFF":
-        options["tiffinfo"] = tiff_tags(metadata)
+        options["tiffinfo"] = tiff_tags(metadata, label)
     return options
 
 
-def tiff_tags(metadata: Metadata) -> TiffImagePlugin.ImageFileDirectory_v2:
-    """The directory of a TIFF file as far as it describes the photo."""
-    tags = _describing(parse_exif(metadata.exif))
+def tiff_tags(metadata: Metadata, label: str) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """The directory of a TIFF file as far as it describes the photo; what cannot be written is warned of."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    exif = parse_exif(metadata.exif)
+    for tag in DESCRIPTIVE:
+        try:
+            one = _describing(exif, (tag,))
+            one.tobytes()
+        except Exception as error:
+            log.warning("%s: its EXIF tag 0x%04X is damaged, so it is left out (%s).", label, tag, error)
+            continue
+        for name, value in one.items():
+            tags.tagtype[name] = one.tagtype[name]
+            tags[name] = value
+    if 0x0112 in exif:
+        tags[0x0112] = 1
     if metadata.xmp:
         tags.tagtype[XMP_TAG] = 1  # BYTE
         tags[XMP_TAG] = metadata.xmp
     return tags
 
 
-def _describing(exif: Image.Exif) -> TiffImagePlugin.ImageFileDirectory_v2:
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    for tag in (tag for tag in DESCRIPTIVE if tag in exif):
-        if tag in (EXIF_IFD, GPS_IFD):
-            inner = dict(exif.get_ifd(tag))
-            if INTEROP_IFD in inner:
-                inner[INTEROP_IFD] = dict(exif.get_ifd(INTEROP_IFD))
-            tags.tagtype[tag] = 4  # LONG: Pillow writes a dictionary under it as a directory of its own
-            tags[tag] = inner
-        else:
-            tags[tag] = exif[tag]
-    if 0x0112 in exif:
-        tags[0x0112] = 1
-    return tags
+class _Stored(str):
+    """A text of EXIF, which Pillow reads as Latin-1, to be written with the bytes that it was read from."""
+
+    def encode(self, *_: str) -> bytes:
+        return super().encode("latin-1", "replace")
+
+
+def _as_stored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {tag: _as_stored(inner) for tag, inner in value.items()}
+    return _Stored(value) if isinstance(value, str) else value
+
+
+def _describing(exif: Image.Exif, tags: Sequence[int] = DESCRIPTIVE) -> TiffImagePlugin.ImageFileDirectory_v2:
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of truncated values
+        for tag in (tag for tag in tags if tag in exif):
+            if tag in (EXIF_IFD, GPS_IFD):
+                inner = dict(exif.get_ifd(tag))
+                if INTEROP_IFD in inner:
+                    inner[INTEROP_IFD] = dict(exif.get_ifd(INTEROP_IFD))
+                directory.tagtype[tag] = 4  # LONG: Pillow writes a dictionary under it as a directory of its own
+                directory[tag] = _as_stored(inner)
+            else:
+                directory[tag] = _as_stored(exif[tag])
+    return directory

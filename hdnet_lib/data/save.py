@@ -108,7 +108,7 @@ def save_image(
             else:
                 own = save_options(metadata, file_format, f"output {path}") | _OPTIONS.get(file_format, {}) | options
                 image.save(part, format=file_format, icc_profile=profile or None, **own)
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except Exception as error:  # of many types, as those of Pillow's writers
         raise ImageError(f"output {path} cannot be written: {first_line(error)}.") from None
 
 
@@ -147,7 +147,7 @@ def _write_deep_png(pixels: np.ndarray, path: Path, profile: bytes, metadata: Me
 def _write_deep_tiff(pixels: np.ndarray, path: Path, profile: bytes, metadata: Metadata) -> None:
     """One strip without compression; Pillow's own writer of directories does the rest."""
     height, width, channels = pixels.shape
-    tags = tiff_tags(metadata)
+    tags = tiff_tags(metadata, f"output {path}")
     tags[256], tags[257], tags[258], tags[259], tags[262] = width, height, (16,) * channels, 1, 2
     tags[273], tags[277], tags[278], tags[279], tags[284] = 0, channels, height, pixels.nbytes, 1
     if channels == 4:

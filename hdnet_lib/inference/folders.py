@@ -16,7 +16,7 @@ from tqdm import tqdm
 from hdnet_lib.data.decode import ImageError, list_images, suffixes
 from hdnet_lib.data.save import FORMATS, check_transparency
 from hdnet_lib.inference.harmonize import WORKING_SIZE, finish, predict, prepare
-from hdnet_lib.utils.files import atomic_write, check_writable, first_line, fold, stamp
+from hdnet_lib.utils.files import check_writable, first_line, fold, stamp
 from hdnet_lib.utils.parallel import bounded_map
 from hdnet_lib.version import __version__
 
@@ -79,7 +79,7 @@ def harmonize_folder(
     if any(output.samefile(folder) for folder in (photos, masks)):
         raise ValueError(f"{output} is a folder of inputs: choose another one for the results.")
     options = {"model": fingerprint(model), "working_size": working_size, "mask_threshold": mask_threshold}
-    manifest = _Manifest(output, targets)
+    manifest = _Manifest(output)
 
     def work(target: Path) -> str:
         """Returns what is wrong with a photo, or nothing."""
@@ -93,7 +93,7 @@ def harmonize_folder(
             check_transparency(target, job.photo.alpha is not None)
             finish(job, predict(model, job)).save(target)
             manifest.add(target, made_from)
-        except (ImageError, OSError) as error:
+        except Exception as error:  # of whatever type: the other photos go on
             text = f"{first_line(error)}."
             return text if str(photo) in text else f"composite {photo}: {text}"
         return ""
@@ -142,9 +142,12 @@ def _targets(
     others: list[tuple[Path, str]] = []
     seen: dict[Path, Path] = {}
     known = suffixes()
-    for path in _walk(photos, recursive):
+    for path in _walk(photos, recursive, output, {photos.resolve()}):
         if path.is_dir():
-            others.append((path, "is a folder: --recursive takes its photos, too"))
+            again = (
+                "is a link to a folder that is done already" if recursive else "is a folder: --recursive takes it, too"
+            )
+            others.append((path, again))
         elif path.suffix.lower() not in known:
             others.append((path, f"ends with {path.suffix}, which is not read as a photo" if path.suffix else
                            "has no ending that tells an image"))  # fmt: skip
@@ -159,12 +162,15 @@ def _targets(
     return targets, others
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+def _walk(folder: Path, recursive: bool, output: Path, done: set[Path]) -> Iterator[Path]:
+    """What lies in a folder but for hidden files and the results; folders that were met before are not entered."""
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name.lower() in SYSTEM_FILES:
+        hidden = path.name.startswith(".") or path.name.lower() in SYSTEM_FILES
+        if hidden or (path.is_dir() and path.resolve() == output.resolve()):
             continue
-        if recursive and path.is_dir():
-            yield from _walk(path, recursive)
+        if recursive and path.is_dir() and path.resolve() not in done:
+            done.add(path.resolve())
+            yield from _walk(path, recursive, output, done)
         else:
             yield path
 
@@ -211,54 +217,57 @@ def _make_folder(output: Path, folders: set[Path]) -> None:
 
 
 class _Manifest:
-    """What the results were made from: one line of JSON for each, written after it.
+    """What the results were made from: a line of JSON for each, which is written after it.
 
-    A result that was begun has a line with null before, so that files of others can be told from our own.
+    It holds size and date of the result, too, so that files of others, and results that were edited, can be told from
+    our own.
     """
 
-    def __init__(self, output: Path, targets: Iterable[Path]) -> None:
+    def __init__(self, output: Path) -> None:
         self.output, self.path, self.lock, self.kept = output, output / MANIFEST, threading.Lock(), 0
-        self.known: dict[str, dict | None] = {}
-        lines = self.path.read_text("utf-8").splitlines() if self.path.is_file() else []
+        self.known: dict[tuple[str, int, int], dict] = {}
+        try:
+            lines = self.path.read_text("utf-8", "replace").splitlines() if self.path.exists() else []
+        except OSError as error:
+            raise ValueError(f"{self.path} cannot be read: {first_line(error)}.") from None
         for line in lines:
             try:
                 entry = json.loads(line)
-                self.known[entry["result"]] = entry["made_from"]
+                self.known[tuple(entry["result"])] = entry["made_from"]
             except (ValueError, KeyError, TypeError):  # half a line, of a run that was killed
                 continue
-        for target in targets:
-            if not target.exists():
-                self.known[self._name(target)] = None
-        with atomic_write(self.path) as part:
-            part.write_text("".join(self._line(name, value) for name, value in self.known.items()), "utf-8")
 
-    def _name(self, target: Path) -> str:
-        return target.relative_to(self.output).as_posix()
-
-    @staticmethod
-    def _line(name: str, made_from: dict | None) -> str:
-        return json.dumps({"result": name, "made_from": made_from}) + "\n"
+    def _key(self, target: Path) -> tuple[str, int, int]:
+        return target.relative_to(self.output).as_posix(), *stamp(target)
 
     def is_current(self, target: Path, made_from: dict) -> bool:
         """Whether the result is there, made from just this.
 
         Raises:
-            ImageError: there is a file that was not made here.
+            ImageError: there is a file that was not made here, or was changed since.
         """
         if not target.exists():
             return False
-        name = self._name(target)
-        if name not in self.known:
+        made = self.known.get(self._key(target))
+        if made is None:
             raise ImageError(
-                f"{target} is there, and {MANIFEST} does not say what it was made from: delete it to have it made."
+                f"{target} is there, and was not made here or was changed since: delete it to have it made."
             )
-        if self.known[name] != made_from:
+        if made != made_from:
             return False
         with self.lock:
             self.kept += 1
         return True
 
     def add(self, target: Path, made_from: dict) -> None:
-        """Note what a finished result was made from."""
-        with self.lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(self._line(self._name(target), made_from))
+        """Note what a finished result was made from.
+
+        Raises:
+            ImageError: the list cannot be written.
+        """
+        line = json.dumps({"result": self._key(target), "made_from": made_from})
+        try:
+            with self.lock, self.path.open("a", encoding="utf-8") as file:
+                file.write(f"\n{line}" if self.path.stat().st_size else line)
+        except OSError as error:
+            raise ImageError(f"{self.path} cannot be written: {first_line(error)}.") from None
