@@ -80,7 +80,7 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
 def as_pillow_reads(path):
     """8 bits, upright; None where the file holds something else, and "" where its pixels are damaged."""
     try:
-        image = Image.open(path)
+        image = Image.open(io.BytesIO(path.read_bytes()))  # by its path Pillow scrambles a TIFF that it turns
         deep = ";16" in str(getattr(image, "tile", "")) or 16 in getattr(image, "tag_v2", {}).get(258, ())
         if deep or image.mode not in ("1", "L", "P", "RGB") or "transparency" in image.info:
             return None

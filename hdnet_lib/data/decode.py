@@ -1,6 +1,7 @@
 """Opening image files of any kind: the primary picture, upright, at its full depth, or a sentence that says why not."""
 
 import io
+import logging
 import os
 import struct
 import warnings
@@ -21,6 +22,8 @@ with suppress(ImportError):  # the extra "heif"
     import pillow_heif
 
     pillow_heif.register_heif_opener()
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said in one sentence, here
 
 ImageLike = str | os.PathLike | BinaryIO | Image.Image | np.ndarray
 
