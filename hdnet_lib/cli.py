@@ -15,6 +15,7 @@ from hdnet_lib.data.save import FORMATS, check_output, check_transparency
 from hdnet_lib.evaluation.examples import calibration_composites
 from hdnet_lib.evaluation.methods import BASELINES, COMPOSITE, method_name
 from hdnet_lib.evaluation.metrics import PROTOCOLS
+from hdnet_lib.evaluation.robustness import CONDITIONS, ROBUST, SEPARATOR, robust_gains
 from hdnet_lib.evaluation.scoring import evaluate
 from hdnet_lib.evaluation.summary import (
     choose_protocol,
@@ -139,6 +140,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--images", metavar="FOLDER", help="write the results there, as PNG")
     command.add_argument("--reference", default=COMPOSITE, help="method that gains are over (%(default)s)")
     command.add_argument("--groups", action="store_true", help="also print the gains by subset, size and error")
+    command.add_argument("--masks", action="store_true", help="also score every model with masks that miss the "
+                         "object's border, and print its gain with each")  # fmt: skip
     command.add_argument("--compare", metavar="ENTRY", help="also compare with this method, or with all its seeds "
                          "(<entry>-s<seed>)")  # fmt: skip
     command.set_defaults(run=_evaluate)
@@ -223,13 +226,19 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         shard=parsed.shard,
         images=parsed.images,
         precision=parsed.precision,
+        masks=parsed.masks,
     )
     scores = choose_protocol(table, parsed.protocols[0])
     counts = f"{scores.name.nunique()} composites of {scores.photo.nunique()} photos"
     print(
         f"\n{parsed.data}: {counts}, {parsed.size} px, protocol {parsed.protocols[0]}; gain over: {parsed.reference}\n"
     )
+    with_all_masks, scores = scores, scores[~scores.method.str.contains(SEPARATOR)]
     print(markdown(summarize(scores, parsed.reference)))
+    if parsed.masks:
+        print(
+            f"\nGain in dB over the composite that was given, by mask\n\n{masks_markdown(robust_gains(with_all_masks))}"
+        )
     if parsed.groups:
         for groups in (scores.subset, ratio_bins(scores), fmse_bins(scores, parsed.reference)):
             print(f"\nGain in dB and number made worse, by {groups.name}\n")
@@ -270,6 +279,19 @@ def markdown(summary: pd.DataFrame) -> str:
             f"| {row.gain:+.2f}{interval(row.gain_low, row.gain_high, '{:+.2f}'.format)} | {row.worse:.0f} "
             f"| {row.mse:.1f} | {row.fmse:.1f} | {row.ssim:.4f} |"
         )
+    return "\n".join(lines)
+
+
+def masks_markdown(gains: pd.DataFrame) -> str:
+    """What :func:`~hdnet_lib.evaluation.robustness.robust_gains` found, a row for each method."""
+    conditions = [*CONDITIONS, ROBUST]
+    lines = [f"| method | {' | '.join(conditions)} |", "| --- " * (1 + len(conditions)) + "|"]
+    for method in dict.fromkeys(gains.index.get_level_values("method")):
+        cells = [
+            f"{row.gain:+.2f}{interval(row.low, row.high, '{:+.2f}'.format)}"
+            for row in (gains.loc[(method, condition)] for condition in conditions)
+        ]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

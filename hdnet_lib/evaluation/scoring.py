@@ -29,6 +29,7 @@ from hdnet_lib.evaluation.chunks import Chunks
 from hdnet_lib.evaluation.examples import Validation, open_examples
 from hdnet_lib.evaluation.methods import COMPOSITE, Method, fingerprint, load_methods, method_name
 from hdnet_lib.evaluation.metrics import PROTOCOLS, Protocol, score, to_eight_bits
+from hdnet_lib.evaluation.robustness import CONDITIONS, under_conditions
 from hdnet_lib.model.hdnet import STRIDE
 from hdnet_lib.utils.parallel import bounded_map
 
@@ -132,6 +133,7 @@ def evaluate(
     shard: str = "1/1",
     images: str | Path | None = None,
     precision: str = "fp32",
+    masks: bool = False,
 ) -> pd.DataFrame:
     """Score models on a data set, composite by composite.
 
@@ -155,6 +157,8 @@ def evaluate(
         shard: "k/n" scores the k-th of n shares only.
         images: folder for the results as PNG, see :func:`score_methods`.
         precision: of networks, "fp32" or "bf16", see :func:`~hdnet_lib.inference.load.load_model`.
+        masks: every method also with careless masks (:data:`~hdnet_lib.evaluation.robustness.CONDITIONS`), for
+            :func:`~hdnet_lib.evaluation.robustness.robust_gains`.
 
     Returns:
         See :func:`score_methods`; with shards the rows of this share.
@@ -169,6 +173,8 @@ def evaluate(
     share, shares = _parse_shard(shard)
     protocols = list(dict.fromkeys(protocols))
     methods = load_methods(models, device, precision)
+    if masks:
+        methods = under_conditions(methods)
     examples: Any = open_examples(data, split, size, partial, limit)
     starts = range(0, len(examples), chunks.CHUNK_SIZE)
     mine = starts[share - 1 :: shares]
@@ -176,7 +182,7 @@ def evaluate(
         raise ValueError(
             f"the share {shard} is empty: {len(examples)} composites are shared out by {chunks.CHUNK_SIZE}."
         )
-    files = Chunks(Path(table), _settings(data, models, protocols, examples, precision)) if table else None
+    files = Chunks(Path(table), _settings(data, models, protocols, examples, precision, masks)) if table else None
     rows = len(methods) * len(protocols)  # for each composite
     tables = []
     with tqdm(total=sum(min(chunks.CHUNK_SIZE, len(examples) - start) for start in mine), unit="composite") as bar:
@@ -206,7 +212,12 @@ def _parse_shard(shard: str) -> tuple[int, int]:
 
 
 def _settings(
-    data: str | Path, models: Sequence[str], protocols: Sequence[str], examples: Triplets | Validation, precision: str
+    data: str | Path,
+    models: Sequence[str],
+    protocols: Sequence[str],
+    examples: Triplets | Validation,
+    precision: str,
+    masks: bool,
 ) -> dict:
     """What decides a table of scores, and tells its reader how it was made."""
     return {
@@ -220,4 +231,4 @@ def _settings(
             for model in models
             if model != COMPOSITE
         },
-    }
+    } | ({"masks": list(CONDITIONS)} if masks else {})

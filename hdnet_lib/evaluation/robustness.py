@@ -1,0 +1,99 @@
+"""How much of a gain survives a careless mask: methods that are told a wrong one, and foregrounds that fade out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from hdnet_lib.data.images import to_tensor
+from hdnet_lib.data.masks import feather, perturb_mask
+from hdnet_lib.data.samples import Sample
+from hdnet_lib.evaluation.methods import COMPOSITE, Method
+from hdnet_lib.evaluation.summary import mean_interval
+
+EXACT = "exact"
+ROBUST = "mean"
+"""Column of the mean over all conditions, the robust score."""
+SEPARATOR = " @ "
+"""Between a method's name and a condition, in a table of scores."""
+
+
+def with_masks(method: Method, change: Callable[[np.ndarray], np.ndarray]) -> Method:
+    """A method that is given changed masks; the score still takes the true ones."""
+    return _given(method, lambda example: example._replace(mask=change(example.mask)))
+
+
+def fade(example: Sample, pixels: int) -> Sample:
+    """The same with a foreground that fades into the real photo over so many pixels inside its border, as a soft brush
+    leaves it; the mask stays."""
+    opacity = feather(to_tensor(example.mask), pixels)[0, 0, :, :, None].numpy()
+    composite = example.real + opacity * (example.composite.astype(np.float32) - example.real)
+    return example._replace(composite=np.rint(composite).astype(np.uint8))
+
+
+def _given(method: Method, change: Callable[[Sample], Sample]) -> Method:
+    return lambda examples: method([change(example) for example in examples])
+
+
+def _masks(kind: str, amount: int) -> Callable[[Method], Method]:
+    return partial(with_masks, change=partial(perturb_mask, kind=kind, amount=amount))
+
+
+CONDITIONS: dict[str, Callable[[Method], Method]] = {
+    EXACT: lambda method: method,
+    "1 px smaller": _masks("eroded", 1),
+    "1 px larger": _masks("dilated", 1),
+    "2 px smaller": _masks("eroded", 2),
+    "3 px larger": _masks("dilated", 3),
+    "shifted by 2 px": _masks("shifted", 2),
+    "rough by 4 px": _masks("rough", 4),
+    "fading over 2 px": partial(_given, change=partial(fade, pixels=2)),
+}
+"""What masks and cut-outs of people are like, in pixels of what the network sees; see
+:func:`~hdnet_lib.data.masks.perturb_mask`. In the last one the composite differs, not the mask."""
+
+
+def under_conditions(methods: Mapping[str, Method]) -> dict[str, Method]:
+    """Every method under every condition, named ``<method> @ <condition>``; the exact mask keeps the plain name."""
+    return {
+        _named(name, condition): change(method)
+        for name, method in methods.items()
+        for condition, change in CONDITIONS.items()
+    }
+
+
+def robust_gains(table: pd.DataFrame, methods: Sequence[str] | None = None) -> pd.DataFrame:
+    """How many dB each method gains over the composite that it was given, under each condition, and on average.
+
+    Args:
+        table: of one protocol (:func:`~hdnet_lib.evaluation.summary.choose_protocol`), of the methods of
+            :func:`under_conditions`.
+        methods: names without conditions; all but the composite by default.
+
+    Returns:
+        Index: method and condition, with "mean", the robust score, last. Columns: gain, low and high (interval), worst
+        (the lowest gain of a composite; in the row of the mean the lowest mean), worse (number of composites below 0).
+    """
+    psnr = table.pivot(index="name", columns="method", values="psnr")
+    photos = table.drop_duplicates("name").set_index("name").photo
+    names = [name for name in table.method.unique() if SEPARATOR not in name and name != COMPOSITE]
+    rows = {}
+    for method in names if methods is None else methods:
+        gains = pd.DataFrame(
+            {
+                condition: psnr[_named(method, condition)] - psnr[_named(COMPOSITE, condition)]
+                for condition in CONDITIONS
+            }
+        )
+        gains[ROBUST] = gains.mean(axis=1)
+        for condition, gain in gains.items():
+            mean, low, high = mean_interval(gain, photos)
+            rows[method, condition] = {
+                "gain": mean, "low": low, "high": high, "worst": gain.min(), "worse": (gain < 0).sum()
+            }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["method", "condition"])
+
+
+def _named(method: str, condition: str) -> str:
+    return method if condition == EXACT else f"{method}{SEPARATOR}{condition}"
