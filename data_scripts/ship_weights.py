@@ -29,6 +29,9 @@ from hdnet_lib.evaluation.methods import COMPOSITE
 from hdnet_lib.model.registry import WEIGHTS, ZOO_SCORES, list_pretrained, load_weights
 from hdnet_lib.utils.files import atomic_write, first_line
 
+ZOO, SMALL = "zoo", "w8-"
+"""Folder of the comparisons, which come with the repository and not with the package, and how their names begin."""
+
 
 def read_run(run: Path) -> tuple[dict, pd.DataFrame]:
     """Header and log of a finished run.
@@ -80,8 +83,10 @@ def write_log(log: pd.DataFrame, target: Path) -> None:
 
 def ship(run: Path, name: str, data: str, folder: Path) -> dict:
     """Write one file of weights and its log into the folder; returns its entry of the index."""
-    weights, logs = folder / f"{name}.safetensors", folder / "logs"
-    logs.mkdir(exist_ok=True)
+    place = folder / ZOO if name.startswith(SMALL) else folder
+    weights, logs = place / f"{name}.safetensors", folder / "logs"
+    for each in (place, logs):
+        each.mkdir(exist_ok=True)
     config, log = pack(run, weights)
     weights.with_suffix(".csv").replace(logs / f"{run.stem}.csv")
     stages = config["stages"]
@@ -93,7 +98,7 @@ def ship(run: Path, name: str, data: str, folder: Path) -> dict:
     return {
         "model": config["model"],
         "overrides": config["overrides"],
-        "file": weights.name,
+        "file": weights.relative_to(folder).as_posix(),
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "trained_on": f"{data}; {composites}, batch {config['batch_size']}, {start}{loose}seed {config['seed']}, "
         f"{log.seconds.iloc[-1] / 60:.0f} minutes",

@@ -62,6 +62,8 @@ def test_every_command_works_without_the_repository(installed, tmp_path):
         done = run(installed, tmp_path, "hdnet", *command)
         assert done.returncode == 0, (command, done.stderr[-2000:])
     assert (np.asarray(Image.open(tmp_path / "result.png")) != pixels).any()
+    listed = run(installed, tmp_path, "python", "-c", "import hdnet_lib; print(*hdnet_lib.list_pretrained())")
+    assert listed.stdout.split() == ["hdnet", "hdnet-lite", "hdnet-lite-loose"]
     assert set(pd.read_csv(tmp_path / "scores.csv").method) == {"composite", "hdnet-lite"}
     assert len(list((tmp_path / "cache").rglob("mini/IHD_test.txt"))) == 1  # built once, out of sight
     where = run(installed, tmp_path, "python", "-c", "import hdnet_lib; print(hdnet_lib.__file__)")

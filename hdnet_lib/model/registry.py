@@ -141,9 +141,13 @@ class Pretrained:
 
 
 def list_pretrained() -> dict[str, Pretrained]:
-    """The weights that come with the package, by name, with what each was trained on."""
+    """The weights that are here, by name, with what each was trained on.
+
+    Those of the comparisons, in ``weights/zoo``, come with the repository and not with the installed package.
+    """
     index = json.loads((WEIGHTS / "index.json").read_text())
-    return {name: Pretrained(**entry) for name, entry in index.items()}
+    entries = {name: Pretrained(**entry) for name, entry in index.items()}
+    return {name: entry for name, entry in entries.items() if (WEIGHTS / entry.file).is_file()}
 
 
 def load_pretrained(name: str = "hdnet-lite") -> HDNet:
@@ -156,11 +160,12 @@ def load_pretrained(name: str = "hdnet-lite") -> HDNet:
     """
     shipped = list_pretrained()
     if name not in shipped:
-        raise ValueError(f"no weights for {name!r} come with this package, only for {', '.join(shipped)}.")
+        only = ", ".join(shipped)
+        raise ValueError(
+            f"no weights for {name!r} are here, only for {only}; the repository has more than the package."
+        )
     entry = shipped[name]
     path = WEIGHTS / entry.file
-    if not path.is_file():
-        raise ValueError(f"the weights file {entry.file} is missing from the installed package.")
     if hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
         raise ValueError(f"the weights file {entry.file} is not the one that was shipped: its sha256 differs.")
     model = create_model(entry.model, **entry.overrides)
