@@ -153,7 +153,7 @@ def test_changed_or_unknown_weights_are_refused(tmp_path, monkeypatch):
 
 def test_index_holds_nothing_else():
     listed = {entry["file"] for entry in json.loads((registry.WEIGHTS / "index.json").read_text()).values()}
-    assert listed == {path.name for path in registry.WEIGHTS.glob("*.safetensors")}
+    assert listed == {path.relative_to(registry.WEIGHTS).as_posix() for path in registry.WEIGHTS.rglob("*.safetensors")}
 
 
 @pytest.mark.parametrize(("name", "overrides"), [("unet", {}), ("hdnet", {"depth": 3})])
