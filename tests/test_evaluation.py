@@ -302,7 +302,7 @@ def test_changed_composites_and_retrained_weights_are_another_evaluation(small, 
     run = partial(evaluate, copy, [str(weights)], tmp_path / "scores.csv", size=64, limit=4)
     first = run()
     same(run(), first)
-    shutil.copy(WEIGHTS / "w8-hdnet.safetensors", weights)
+    shutil.copy(WEIGHTS / "zoo" / "w8-hdnet.safetensors", weights)
     with pytest.raises(ValueError, match="with other methods"):
         run()
     shutil.copy(WEIGHTS / "hdnet-lite.safetensors", weights)
