@@ -197,7 +197,7 @@ def test_your_photo_from_upload_to_file(images, tmp_path, monkeypatch):
     upload(named(widget, "1. photo"), "notes.png", b"no image")
     assert text(widget) == "notes.png is not an image that Pillow can read."
     upload(named(widget, "1. photo"), "cut.png", as_png(images.composite)[:3000])
-    assert text(widget).startswith("cut.png is damaged or incomplete")
+    assert text(widget).startswith("cut.png is damaged, incomplete")
 
     large = Image.fromarray(images.composite).resize((1280, 1280))
     upload(named(widget, "1. photo"), "photo.png", as_png(large))
