@@ -89,7 +89,7 @@ def _add_harmonize(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--mask-threshold", type=int, metavar="GREY", help="1 to 255: pixels of the mask that are at "
                          "least so bright are foreground (default: grey pixels blend)")  # fmt: skip
     command.add_argument("--max-megapixels", type=at_least(1), metavar="N", help="largest photo (default 179); "
-                         "it takes about 20 MB of memory a megapixel, twice that with 16 bits")  # fmt: skip
+                         "it takes about 20 MB of memory a megapixel, 35 with 16 bits")  # fmt: skip
     command.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of the network (%(default)s)")
     command.add_argument("--device", default="auto", help=DEVICES)
     command.set_defaults(run=_harmonize)

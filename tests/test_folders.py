@@ -1,14 +1,18 @@
 """A folder comes out as its photos would one by one, whatever is wrong with some of them."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hdnet_lib import cli, harmonize, load_pretrained
 from hdnet_lib.data.images import ImageError, Photo
-from hdnet_lib.inference.folders import MANIFEST, harmonize_folder
+from hdnet_lib.inference.folders import MANIFEST, digest_of, harmonize_folder
+from hdnet_lib.inference.load import Autocast
+from hdnet_lib.inference.onnx import OnnxModel, export_onnx
 
 
 @pytest.fixture
@@ -315,3 +319,16 @@ def test_a_damaged_list_does_not_stop_the_run(one, content):
     (one / "out" / MANIFEST).write_bytes(content)
     assert run(one) == 0
     assert run(one) == 0
+
+
+def test_every_change_of_a_model_is_noticed(nano, tmp_path):
+    """Weights, precision, and ONNX, whose weights lie in its file."""
+    other = copy.deepcopy(nano)
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1
+    for name, model in (("one", nano), ("two", other)):
+        export_onnx(model, tmp_path / f"{name}.onnx")
+    models = [nano, other, Autocast(nano), copy.deepcopy(nano).bfloat16()]
+    models += [OnnxModel(tmp_path / f"{name}.onnx") for name in ("one", "two")]
+    assert len({digest_of(model) for model in models}) == len(models)
+    assert digest_of(copy.deepcopy(nano)) == digest_of(nano)

@@ -20,7 +20,7 @@ from hdnet_lib.composites.recipes import DRAWS, RECIPES, TRANSFERS, recolor
 from hdnet_lib.data.decode import list_images
 from hdnet_lib.data.iharmony4 import FOLDERS
 from hdnet_lib.data.images import read_mask, read_rgb, to_pixels, to_tensor
-from hdnet_lib.data.masks import mask_descriptor
+from hdnet_lib.data.masks import mask_descriptor, photo_of_mask
 from hdnet_lib.data.samples import ratio_bin
 from hdnet_lib.data.save import save_image
 from hdnet_lib.data.splits import split_by_photo
@@ -187,11 +187,8 @@ def match_masks(photos: Path, masks: Path) -> list[tuple[Path, Path]]:
         known[name] = path
     pairs, lost = [], []
     for path in list_images(masks):
-        name = fold(path.stem)
-        while name not in known and "_" in name:
-            name = name.rpartition("_")[0]
-        if name in known:
-            pairs.append((known[name], path))
+        if photo := photo_of_mask(path, known):
+            pairs.append((known[photo], path))
         else:
             lost.append(path)
     if lost or not pairs:

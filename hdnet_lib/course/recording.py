@@ -29,10 +29,10 @@ def check_parameters() -> None:
     namespace = get_ipython().user_ns
     own, injected = [*namespace["In"], "", ""][1:3]
     if injected.startswith("# Parameters\n"):  # the cell that papermill puts in
-        known = _assigned(own)
-        if unknown := _assigned(injected).keys() - known.keys():
+        known, given = _assigned(own), _assigned(injected)
+        if unknown := given.keys() - known.keys():
             raise ValueError(f"there is no parameter {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}.")
-        for name in _assigned(injected):
+        for name in given:
             namespace[name] = as_meant(name, namespace[name], ast.literal_eval(known[name]))
 
 

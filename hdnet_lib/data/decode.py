@@ -301,17 +301,16 @@ def _deep(image: Image.Image, file: BinaryIO | None, page: int) -> tuple[np.ndar
             "has 16 bits a channel, which are read from PNG and TIFF alone: save it as one of them, or with 8 bits."
         )
     file.seek(0)
-    content = file.read()
     if image.format == "PNG":
-        channels, premultiplied, inverted = imagecodecs.png_decode(content), False, False
+        channels, premultiplied, inverted = imagecodecs.png_decode(file.read()), False, False
     else:
         tags = cast(TiffImagePlugin.TiffImageFile, image).tag_v2
         if tags.get(262) not in (0, 1, 2) or any(kind != 1 for kind in np.atleast_1d(tags.get(339, 1))):
             raise ImageError("has 16 bits a channel, but neither grey nor RGB: save it as one of them.")
-        with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        with tifffile.TiffFile(file) as tiff:
             stored = tiff.pages[page]
             lengths = zip(stored.dataoffsets, stored.databytecounts, strict=True)
-            if any(length == 0 or offset + length > len(content) for offset, length in lengths):
+            if any(length == 0 or offset + length > tiff.filehandle.size for offset, length in lengths):
                 raise ImageError("is damaged or incomplete: its file ends before its pixels do.")
             channels = stored.asarray()
         if tags.get(284, 1) == 2 and channels.ndim == 3:  # planar

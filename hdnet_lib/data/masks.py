@@ -1,6 +1,8 @@
 """Masks for photos that have none, regions and smooth blobs; and masks that miss their object's border a little."""
 
 import zlib
+from collections.abc import Container
+from pathlib import Path
 
 import numpy as np
 import torch.nn.functional as F
@@ -10,6 +12,8 @@ from skimage.color import rgb2lab
 from skimage.draw import polygon2mask
 from skimage.segmentation import flood, slic
 from torch import Tensor
+
+from hdnet_lib.utils.files import fold
 
 WORKING_SIDE = 96
 """Regions are sought at this size: coarse enough to be fast, fine enough for a loose outline."""
@@ -36,6 +40,15 @@ def make_mask(photo: np.ndarray, seed: int) -> np.ndarray:
     height, width = photo.shape[:2]
     mask = Image.fromarray((region * 255).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
     return np.array(mask)
+
+
+def photo_of_mask(mask: Path, photos: Container[str]) -> str | None:
+    """The name among ``photos`` (:func:`~hdnet_lib.utils.files.fold` of their stems) that a mask's name is, or that it
+    is with an underscore and more; the longest, None if there is none."""
+    name = fold(mask.stem)
+    while name not in photos and "_" in name:
+        name = name.rpartition("_")[0]
+    return name if name in photos else None
 
 
 def grow_mask(mask: Tensor, pixels: int) -> Tensor:

@@ -88,10 +88,11 @@ def _upright_exif(block: bytes) -> bytes:
     changed = bytearray(block)
     order = {b"II": "<", b"MM": ">"}[block[:2]]
     (start,) = struct.unpack_from(f"{order}L", block, 4)
-    for tag, entry in _entries(block, order, start):
+    entries = _entries(block, order, start)
+    for tag, entry in entries:
         if tag == 0x0112:
             struct.pack_into(f"{order}HLHH", changed, entry + 2, 3, 1, 1, 0)
-    end = start + 2 + 12 * len(_entries(block, order, start))
+    end = start + 2 + 12 * len(entries)
     if end + 4 <= len(block):
         (second,) = struct.unpack_from(f"{order}L", block, end)
         struct.pack_into(f"{order}L", changed, end, 0)

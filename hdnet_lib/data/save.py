@@ -25,7 +25,7 @@ FORMATS = {
     ".bmp": "BMP",
     ".webp": "WEBP",
 }
-"""What :func:`save_image` writes, by suffix. All but JPEG keep every pixel."""
+"""What :func:`save_image` writes, by suffix. All but JPEG are without loss, for what they can hold."""
 DEEP = ("PNG", "TIFF")
 """Formats that hold 16 bits a channel."""
 TRANSPARENT = ("PNG", "TIFF", "WEBP")

@@ -1,6 +1,6 @@
 """How much of a gain survives a careless mask: methods that are told a wrong one, and foregrounds that fade out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -63,13 +63,12 @@ def under_conditions(methods: Mapping[str, Method]) -> dict[str, Method]:
     }
 
 
-def robust_gains(table: pd.DataFrame, methods: Sequence[str] | None = None) -> pd.DataFrame:
+def robust_gains(table: pd.DataFrame) -> pd.DataFrame:
     """How many dB each method gains over the composite that it was given, under each condition, and on average.
 
     Args:
         table: of one protocol (:func:`~hdnet_lib.evaluation.summary.choose_protocol`), of the methods of
             :func:`under_conditions`.
-        methods: names without conditions; all but the composite by default.
 
     Returns:
         Index: method and condition, with "mean", the robust score, last. Columns: gain, low and high (interval), worst
@@ -77,9 +76,8 @@ def robust_gains(table: pd.DataFrame, methods: Sequence[str] | None = None) -> p
     """
     psnr = table.pivot(index="name", columns="method", values="psnr")
     photos = table.drop_duplicates("name").set_index("name").photo
-    names = [name for name in table.method.unique() if SEPARATOR not in name and name != COMPOSITE]
     rows = {}
-    for method in names if methods is None else methods:
+    for method in (name for name in table.method.unique() if SEPARATOR not in name and name != COMPOSITE):
         gains = pd.DataFrame(
             {
                 condition: psnr[_named(method, condition)] - psnr[_named(COMPOSITE, condition)]

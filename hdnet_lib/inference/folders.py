@@ -14,8 +14,10 @@ from torch import nn
 from tqdm import tqdm
 
 from hdnet_lib.data.decode import ImageError, list_images, suffixes
+from hdnet_lib.data.masks import photo_of_mask
 from hdnet_lib.data.save import FORMATS, check_transparency
 from hdnet_lib.inference.harmonize import WORKING_SIZE, finish, predict, prepare
+from hdnet_lib.inference.onnx import OnnxModel
 from hdnet_lib.utils.files import check_writable, first_line, fold, stamp
 from hdnet_lib.utils.parallel import bounded_map
 from hdnet_lib.version import __version__
@@ -44,7 +46,8 @@ def harmonize_folder(
     folders (unless ``recursive``). Hidden files do not count.
 
     A stopped run goes on when it is started again. A result is made again when its photo, its mask, the model or an
-    option has changed; ``harmonized.jsonl`` in the output folder knows. A file that it does not know is left alone.
+    option has changed; ``harmonized.jsonl`` in the output folder knows. A file that it does not know, or that was
+    edited, is left alone.
 
     Args:
         model: the network.
@@ -78,7 +81,7 @@ def harmonize_folder(
     _make_folder(output, {target.parent for target in targets})
     if any(output.samefile(folder) for folder in (photos, masks)):
         raise ValueError(f"{output} is a folder of inputs: choose another one for the results.")
-    options = {"model": fingerprint(model), "working_size": working_size, "mask_threshold": mask_threshold}
+    options = {"model": digest_of(model), "working_size": working_size, "mask_threshold": mask_threshold}
     manifest = _Manifest(output)
 
     def work(target: Path) -> str:
@@ -120,13 +123,13 @@ def harmonize_folder(
     return len(problems)
 
 
-def fingerprint(model: nn.Module) -> str:
+def digest_of(model: nn.Module) -> str:
     """What changes when a model's weights do, or the way they are computed with."""
     digest = hashlib.sha256(f"{type(model).__name__} {__version__}".encode())
     for name, value in model.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    if path := getattr(model, "path", None):  # ONNX, whose weights are in its file
-        digest.update(Path(path).read_bytes())
+        digest.update(name.encode() + value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    if isinstance(model, OnnxModel):  # its weights are in its file
+        digest.update(model.path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -179,7 +182,7 @@ class _MaskFinder:
     """Finds the one mask of each photo, in the folder that lies in ``masks`` as the photo's does in ``photos``."""
 
     def __init__(self, photos: Path, masks: Path, of: Iterable[Path]) -> None:
-        self.photos, self.masks = photos, masks
+        self.masks = masks
         names: dict[Path, set[str]] = {}
         for photo in of:
             names.setdefault(photo.parent, set()).add(fold(photo.stem))
@@ -191,10 +194,7 @@ class _MaskFinder:
     def _match(folder: Path, photos: set[str]) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = {}
         for mask in list_images(folder) if folder.is_dir() else []:
-            own = name = fold(mask.stem)
-            while name not in photos and "_" in name:
-                name = name.rpartition("_")[0]
-            found.setdefault(name if name in photos else own, []).append(mask)
+            found.setdefault(photo_of_mask(mask, photos) or fold(mask.stem), []).append(mask)
         return found
 
     def __call__(self, photo: Path) -> Path:

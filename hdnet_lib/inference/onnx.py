@@ -178,6 +178,7 @@ class OnnxModel(nn.Module):
 
         if not Path(path).is_file():
             raise ValueError(f"{path}: there is no such file.")
+        self.path = Path(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # Threads that wait must not take the processor from PyTorch's.

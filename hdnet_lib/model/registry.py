@@ -160,9 +160,9 @@ def load_pretrained(name: str = "hdnet-lite") -> HDNet:
     """
     shipped = list_pretrained()
     if name not in shipped:
-        only = ", ".join(shipped)
         raise ValueError(
-            f"no weights for {name!r} are here, only for {only}; the repository has more than the package."
+            f"no weights for {name!r} are here, only for {', '.join(shipped)}; the repository has more than the "
+            "package."
         )
     entry = shipped[name]
     path = WEIGHTS / entry.file
