@@ -86,6 +86,8 @@ def _add_harmonize(commands: argparse._SubParsersAction) -> None:
                          help=f"longest side that the network sees (default {WORKING_SIZE})")  # fmt: skip
     command.add_argument("--suffix", default=".png", choices=FORMATS, help="format of a folder's results (%(default)s)")
     command.add_argument("--recursive", action="store_true", help="of a folder, the photos in folders within it, too")
+    command.add_argument("--mask", dest="mask_use", default="snapped", choices=("snapped", "as-given"), help="snapped: "
+                         "moved to the border of the paste that the photo shows (%(default)s)")  # fmt: skip
     command.add_argument("--mask-threshold", type=int, metavar="GREY", help="1 to 255: pixels of the mask that are at "
                          "least so bright are foreground (default: grey pixels blend)")  # fmt: skip
     command.add_argument("--max-megapixels", type=at_least(1), metavar="N", help="largest photo (default 179); "
@@ -188,17 +190,18 @@ def _harmonize(parsed: argparse.Namespace) -> None:
     if not os.path.lexists(parsed.composite):
         raise ValueError(f"composite {parsed.composite}: there is no such file or folder.")
     device = choose_device(parsed.device)
+    snap = parsed.mask_use == "snapped"
     if Path(parsed.composite).is_dir():
         model = load_model(parsed.model, parsed.precision).to(device)
         left_out = harmonize_folder(
             model, parsed.composite, parsed.mask, parsed.output, parsed.working_size, parsed.suffix,
-            parsed.mask_threshold, parsed.recursive
+            parsed.mask_threshold, parsed.recursive, snap
         )  # fmt: skip
         if left_out:
             raise ValueError(f"{left_out} were left out; the lines above say why.")
         return
     check_output(parsed.output, (parsed.composite, parsed.mask))
-    job = prepare(parsed.composite, parsed.mask, parsed.working_size, parsed.mask_threshold)
+    job = prepare(parsed.composite, parsed.mask, parsed.working_size, parsed.mask_threshold, snap)
     check_transparency(parsed.output, job.photo.alpha is not None)
     model = load_model(parsed.model, parsed.precision).to(device)
     finish(job, predict(model, job)).save(parsed.output)

@@ -72,6 +72,12 @@ def mask_descriptor(mask: np.ndarray) -> np.ndarray:
     return np.array([np.log(mask.mean()), 2 * rows.mean() / mask.shape[0], 2 * columns.mean() / mask.shape[1]])
 
 
+def signed_distance(mask: np.ndarray) -> np.ndarray:
+    """Distance to the border of a mask (H, W) bool, in pixels: positive inside, negative outside."""
+    signed = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
+    return signed - np.sign(signed) / 2
+
+
 PERTURBATIONS = ("eroded", "dilated", "shifted", "rough")
 
 
@@ -92,9 +98,7 @@ def perturb_mask(mask: np.ndarray, kind: str, amount: int, seed: int = 0) -> np.
         raise ValueError(f"a mask can be {', '.join(PERTURBATIONS)}, not {kind!r}.")
     if mask.all() or not mask.any():
         return mask
-    # Distance to the border, in pixels: positive inside, negative outside.
-    signed = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
-    signed -= np.sign(signed) / 2
+    signed = signed_distance(mask)
     rng = np.random.default_rng([seed, zlib.crc32(np.packbits(mask).tobytes())])
     if kind == "eroded":
         return signed > amount

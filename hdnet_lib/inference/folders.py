@@ -38,6 +38,7 @@ def harmonize_folder(
     suffix: str = ".png",
     mask_threshold: int | None = None,
     recursive: bool = False,
+    snap: bool = True,
 ) -> int:
     """Harmonise every photo of a folder; see :func:`~hdnet_lib.inference.harmonize.harmonize`.
 
@@ -56,7 +57,7 @@ def harmonize_folder(
             the photo without the last ``_...`` (as iHarmony4 names composites), whatever the case of letters; or one
             mask for all photos, such as the frames of a camera that stands still.
         output: folder for the results, named as their photos; made if it is missing.
-        working_size, mask_threshold: see :func:`~hdnet_lib.inference.harmonize.harmonize`.
+        working_size, mask_threshold, snap: see :func:`~hdnet_lib.inference.harmonize.harmonize`.
         suffix: format of the results, one of :data:`~hdnet_lib.data.save.FORMATS`.
         recursive: photos in folders within ``photos``, too; their masks and results lie in folders of the same names.
 
@@ -81,7 +82,7 @@ def harmonize_folder(
     _make_folder(output, {target.parent for target in targets})
     if any(output.samefile(folder) for folder in (photos, masks)):
         raise ValueError(f"{output} is a folder of inputs: choose another one for the results.")
-    options = {"model": digest_of(model), "working_size": working_size, "mask_threshold": mask_threshold}
+    options = {"model": digest_of(model), "working_size": working_size, "mask_threshold": mask_threshold, "snap": snap}
     manifest = _Manifest(output)
 
     def work(target: Path) -> str:
@@ -92,7 +93,7 @@ def harmonize_folder(
             made_from = {"photo": _described(photo), "mask": _described(mask), **options}
             if manifest.is_current(target, made_from):
                 return ""
-            job = prepare(photo, mask, working_size, mask_threshold)
+            job = prepare(photo, mask, working_size, mask_threshold, snap)
             check_transparency(target, job.photo.alpha is not None)
             finish(job, predict(model, job)).save(target)
             manifest.add(target, made_from)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hdnet_lib.data.images import ImageError, ImageLike, Photo, read_mask, read_photo, to_signed, to_tensor
 from hdnet_lib.data.profiles import from_srgb, to_srgb, usable
+from hdnet_lib.data.snapping import snap_mask
 from hdnet_lib.model.hdnet import MIN_SIZE, STRIDE
 
 LARGEST_WORKING_SIZE = 512
@@ -28,6 +29,7 @@ def harmonize(
     mask: ImageLike,
     working_size: int = WORKING_SIZE,
     mask_threshold: int | None = None,
+    snap: bool = True,
 ) -> Photo:
     """Make the foreground of a composite look as if it belonged.
 
@@ -37,10 +39,11 @@ def harmonize(
     >>> harmonize(load_pretrained("hdnet-lite"), photo, photo[..., 0] == 200).size
     (120, 90)
 
-    1. The network sees the photo with its longer side brought down to ``working_size``. Foreground and background are
+    1. The mask's outline is moved to the border of the paste (:func:`~hdnet_lib.data.snapping.snap_mask`).
+    2. The network sees the photo with its longer side brought down to ``working_size``. Foreground and background are
        made smaller apart, so that no pixel mixes them: the network judges by the colours at the border, too.
-    2. An affine map of colours, 3x3 and a shift, is fitted to what the network does to the foreground.
-    3. The map is applied to the foreground at full size, which so keeps all its detail. What it cannot follow is light
+    3. An affine map of colours, 3x3 and a shift, is fitted to what the network does to the foreground.
+    4. The map is applied to the foreground at full size, which so keeps all its detail. What it cannot follow is light
        that changes across the object.
 
     On photos of 1,280 to 2,048 pixels this is closer to the real photo than running the network at full size, than
@@ -55,15 +58,17 @@ def harmonize(
             network takes the mask cut at one half, the result is mixed in by the soft mask.
         working_size: longest side of the network's input, 32 to 512 pixels.
         mask_threshold: 1 to 255; mask pixels of at least that value are foreground, others background.
+        snap: step 1; without it, and of a photo with transparent pixels, the mask is taken as it is.
 
     Returns:
         The photo (after its EXIF orientation) with its own depth, colours, transparency and metadata; ``save`` writes
-        them. Every pixel where the mask is black, or the photo fully transparent, is the composite's own.
+        them. Every pixel where the mask, after step 1, is black, or the photo fully transparent, is the composite's
+        own.
 
     Raises:
         ImageError: an input cannot be used; the sentence says which and why.
     """
-    job = prepare(composite, mask, working_size, mask_threshold)
+    job = prepare(composite, mask, working_size, mask_threshold, snap)
     return finish(job, predict(model, job))
 
 
@@ -72,7 +77,7 @@ class Job(NamedTuple):
 
     photo: Photo
     soft_mask: np.ndarray
-    """(H, W) float32 in [0, 1]; 0 where the photo is fully transparent."""
+    """(H, W) float32 in [0, 1], snapped; 0 where the photo is fully transparent."""
     small: Tensor
     """(1, 3, h, w) in [-1, 1], sRGB."""
     network_mask: Tensor
@@ -82,7 +87,11 @@ class Job(NamedTuple):
 
 
 def prepare(
-    composite: ImageLike | Photo, mask: ImageLike, working_size: int = WORKING_SIZE, mask_threshold: int | None = None
+    composite: ImageLike | Photo,
+    mask: ImageLike,
+    working_size: int = WORKING_SIZE,
+    mask_threshold: int | None = None,
+    snap: bool = True,
 ) -> Job:
     """Read, check and make smaller: all of :func:`harmonize` that comes before the network."""
     if not 32 <= working_size <= LARGEST_WORKING_SIZE:
@@ -94,6 +103,9 @@ def prepare(
         raise ImageError("mask is empty: no pixel is white, so there is no foreground to harmonise.")
     if (soft_mask >= 0.5).all():
         raise ImageError("mask covers everything: there is no background to harmonise with.")
+    pixels = photo.srgb
+    if snap and photo.alpha is None:  # colours that nobody sees are no evidence
+        soft_mask = snap_mask(pixels, soft_mask)
 
     size = _working_size(*photo.size, working_size)
     coverage: Any = _shrink(soft_mask, size)  # share of each cell that is foreground
@@ -117,7 +129,6 @@ def prepare(
                 raise ImageError(f"composite has no visible {name}: it is transparent on all of it.")
         soft_mask = soft_mask * (photo.alpha > 0)
     channels = []
-    pixels = photo.srgb
     scale = np.float32(255 / np.iinfo(pixels.dtype).max)
     for channel in range(3):
         values = pixels[..., channel] * scale
