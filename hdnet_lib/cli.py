@@ -15,7 +15,7 @@ from hdnet_lib.data.save import FORMATS, check_output, check_transparency
 from hdnet_lib.evaluation.examples import calibration_composites
 from hdnet_lib.evaluation.methods import BASELINES, COMPOSITE, method_name
 from hdnet_lib.evaluation.metrics import PROTOCOLS
-from hdnet_lib.evaluation.robustness import CONDITIONS, ROBUST, SEPARATOR, robust_gains
+from hdnet_lib.evaluation.robustness import CONDITIONS, ROBUST, SEPARATOR, SNAPPED, robust_gains
 from hdnet_lib.evaluation.scoring import evaluate
 from hdnet_lib.evaluation.summary import (
     choose_protocol,
@@ -144,6 +144,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--groups", action="store_true", help="also print the gains by subset, size and error")
     command.add_argument("--masks", action="store_true", help="also score every model with masks that miss the "
                          "object's border, and print its gain with each")  # fmt: skip
+    command.add_argument("--snap", action="store_true", help="also score every model, as MODEL+snap, with masks moved "
+                         "to the border of the paste, as `harmonize` does")  # fmt: skip
     command.add_argument("--compare", metavar="ENTRY", help="also compare with this method, or with all its seeds "
                          "(<entry>-s<seed>)")  # fmt: skip
     command.set_defaults(run=_evaluate)
@@ -208,7 +210,8 @@ def _harmonize(parsed: argparse.Namespace) -> None:
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
-    names = {COMPOSITE, *map(method_name, parsed.models)}
+    models = set(map(method_name, parsed.models))
+    names = {COMPOSITE, *models} | ({f"{name}{SNAPPED}" for name in models - {COMPOSITE}} if parsed.snap else set())
     if parsed.reference not in names:
         raise ValueError(f"--reference must be one of {', '.join(sorted(names))}, not {parsed.reference!r}.")
     if parsed.compare and parsed.compare not in entry_name(pd.Series(sorted(names))).to_numpy():
@@ -230,6 +233,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         images=parsed.images,
         precision=parsed.precision,
         masks=parsed.masks,
+        snap=parsed.snap,
     )
     scores = choose_protocol(table, parsed.protocols[0])
     counts = f"{scores.name.nunique()} composites of {scores.photo.nunique()} photos"

@@ -3,6 +3,7 @@
 import io
 from datetime import UTC, datetime
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -219,14 +220,20 @@ def test_your_photo_from_upload_to_file(images, tmp_path, monkeypatch):
     undo.click()
     assert picture.shapes == [square]
     run.click()
+    assert text(widget).startswith("Harmonised. Move the line to compare. The yellow line")
+    assert find(widget, ipywidgets.Image)
+    named(widget, "snap the mask to the border of the paste").value = False
+    assert text(widget) == "The mask has changed: harmonise again."
+    run.click()
     assert text(widget) == "Harmonised. Move the line to compare."
+    assert not find(widget, ipywidgets.Image)
     compared = find(widget, Picture, mode="split")[0]
     assert (decoded(compared.image) != decoded(compared.other)).any()
     save.click()
     assert text(widget) == f"Saved as {tmp_path / 'harmonised.png'}."
     mask = np.zeros((1280, 1280), bool)
     mask[400:801, 400:801] = True
-    assert (np.asarray(Image.open("harmonised.png")) == np.asarray(harmonize(model, large, mask))).all()
+    assert (np.asarray(Image.open("harmonised.png")) == np.asarray(harmonize(model, large, mask, snap=False))).all()
     save.click()
     assert text(widget) == "harmonised.png exists already: choose another name."
     picture.shapes = [square, {"kind": "brush", "points": [[10, 10]], "size": 24}]

@@ -82,6 +82,28 @@ def show_images(
     return figure
 
 
+def plot_snapping(photo: np.ndarray, given: np.ndarray, snapped: np.ndarray) -> Figure:
+    """The outlines of a mask before and after :func:`~hdnet_lib.data.snapping.snap_mask`, around the object.
+
+    Args:
+        photo: (H, W, 3) uint8.
+        given, snapped: (H, W), bool or in [0, 1].
+    """
+    rows, columns = (np.flatnonzero(((given >= 0.5) | (snapped >= 0.5)).any(axis=axis)) for axis in (1, 0))
+    margin = 4 + max(np.ptp(rows), np.ptp(columns)) // 10
+    top, left = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
+    box = np.s_[top : rows[-1] + margin + 1, left : columns[-1] + margin + 1]
+    height, width = given[box].shape
+    figure, axis = plt.subplots(figsize=(5, min(5 * height / width, 8) + 0.6))
+    axis.imshow(photo[box])
+    axis.contour(given[box], levels=[0.5], colors="white", linewidths=2.5)
+    axis.contour(given[box], levels=[0.5], colors="black", linewidths=1, linestyles="--")
+    axis.contour(snapped[box], levels=[0.5], colors=OUTLINE, linewidths=1.5)
+    axis.set(xticks=[], yticks=[], title="black and white: the mask as given; yellow: snapped")
+    sns.despine(ax=axis, left=True, bottom=True)
+    return figure
+
+
 def difference(output: np.ndarray, real: np.ndarray) -> np.ndarray:
     """Absolute difference of two (H, W, 3) uint8 images, mean over the colours, (H, W) float in grey levels."""
     return np.abs(output.astype(float) - real.astype(float)).mean(axis=2)

@@ -16,13 +16,13 @@ import traitlets
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from hdnet_lib.course.plots import OUTLINE, difference, plot_kernels, plot_neighbors, show_images
+from hdnet_lib.course.plots import OUTLINE, difference, plot_kernels, plot_neighbors, plot_snapping, show_images
 from hdnet_lib.data.iharmony4 import Triplets
 from hdnet_lib.data.images import ImageError, Photo, read_mask, read_photo, to_signed, to_tensor
 from hdnet_lib.data.samples import Sample, to_batch
 from hdnet_lib.evaluation.methods import COMPOSITE, Method
 from hdnet_lib.evaluation.summary import RATIO_NAMES, ratio_bins
-from hdnet_lib.inference.harmonize import harmonize
+from hdnet_lib.inference.harmonize import finish, predict, prepare
 from hdnet_lib.model.global_dynamic import GlobalDynamic
 from hdnet_lib.model.hdnet import HDNet
 from hdnet_lib.model.local_dynamic import LocalDynamic
@@ -270,6 +270,7 @@ class HarmonizeYourPhoto(ipw.VBox):
         self.tool = ipw.ToggleButtons(options=["brush", "eraser", "polygon"], style={"button_width": "6em"})
         self.size = ipw.IntSlider(24, 2, 120, description="brush (px)")
         self.undo, self.clear = ipw.Button(description="undo"), ipw.Button(description="clear")
+        self.snap = ipw.Checkbox(True, description="snap the mask to the border of the paste", indent=False)
         self.run = ipw.Button(description="3. harmonise", button_style="primary")
         self.name = ipw.Text("harmonised.png", description="file")
         self.save = ipw.Button(description="4. save")
@@ -280,6 +281,7 @@ class HarmonizeYourPhoto(ipw.VBox):
         self.photo_upload.observe(self._said(self._open_photo), "value")
         self.mask_upload.observe(self._said(self._open_mask), "value")
         self.picture.observe(self._forget_result, ["shapes"])
+        self.snap.observe(self._forget_result, "value")
         self.tool.observe(self._choose_tool, "value")
         self.undo.on_click(self._undo)
         self.clear.on_click(self._clear)
@@ -289,7 +291,7 @@ class HarmonizeYourPhoto(ipw.VBox):
             ipw.HBox([self.photo_upload, self.mask_upload]),
             ipw.HBox([self.tool, self.size, self.undo, self.clear]),
             self.picture,
-            ipw.HBox([self.run, self.name, self.save]),
+            ipw.HBox([self.snap, self.run, self.name, self.save]),
             self.text,
             self.compared,
         ])  # fmt: skip
@@ -392,13 +394,19 @@ class HarmonizeYourPhoto(ipw.VBox):
             raise ImageError("The polygon is not closed: click on its first corner, or take it back with undo.")
         if not (self.picture.shapes or self.mask):
             raise ImageError("Paint the object, or upload its mask.")
-        start = self.mask or Image.new("L", self.photo.size)
-        self.result = harmonize(self.model, self.photo, draw_shapes(self.picture.shapes, start, self.scale))
-        previews = [photo.image for photo in (self.photo, self.result)]
-        for preview in previews:
+        given = draw_shapes(self.picture.shapes, self.mask or Image.new("L", self.photo.size), self.scale)
+        job = prepare(self.photo, given, snap=self.snap.value)
+        self.result = finish(job, predict(self.model, job))
+        before, after, used = self.photo.image, self.result.image, Image.fromarray(job.soft_mask * 255).convert("L")
+        for preview in (before, after, given, used):
             preview.thumbnail((PREVIEW, PREVIEW))
-        self.compared.children = (before_after(*previews),)
+        self.compared.children = (before_after(before, after),)
         self._say("Harmonised. Move the line to compare.")
+        if self.snap.value:
+            outlines = [np.asarray(preview) / 255 for preview in (given, used)]
+            figure = plot_snapping(np.asarray(before.convert("RGB")), *outlines)
+            self.compared.children += (ipw.Image(value=figure_png(figure)),)
+            self._say("Harmonised. Move the line to compare. The yellow line below is the mask as it was used.")
 
     def _save(self, _: object) -> None:
         if self.result is None:

@@ -9,6 +9,7 @@ import pandas as pd
 from hdnet_lib.data.images import to_tensor
 from hdnet_lib.data.masks import feather, perturb_mask
 from hdnet_lib.data.samples import Sample
+from hdnet_lib.data.snapping import snap_mask
 from hdnet_lib.evaluation.methods import COMPOSITE, Method
 from hdnet_lib.evaluation.summary import mean_interval
 
@@ -17,11 +18,18 @@ ROBUST = "mean"
 """Column of the mean over all conditions, the robust score."""
 SEPARATOR = " @ "
 """Between a method's name and a condition, in a table of scores."""
+SNAPPED = "+snap"
+"""Ends the name of a method whose masks are snapped."""
 
 
 def with_masks(method: Method, change: Callable[[np.ndarray], np.ndarray]) -> Method:
     """A method that is given changed masks; the score still takes the true ones."""
     return _given(method, lambda example: example._replace(mask=change(example.mask)))
+
+
+def with_snapped_masks(method: Method) -> Method:
+    """A method that is given masks moved to the border of the paste (:func:`~hdnet_lib.data.snapping.snap_mask`)."""
+    return _given(method, lambda example: example._replace(mask=snap_mask(example.composite, example.mask)))
 
 
 def fade(example: Sample, pixels: int) -> Sample:

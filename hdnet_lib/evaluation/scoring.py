@@ -29,7 +29,7 @@ from hdnet_lib.evaluation.chunks import Chunks
 from hdnet_lib.evaluation.examples import Validation, open_examples
 from hdnet_lib.evaluation.methods import COMPOSITE, Method, fingerprint, load_methods, method_name
 from hdnet_lib.evaluation.metrics import PROTOCOLS, Protocol, score, to_eight_bits
-from hdnet_lib.evaluation.robustness import CONDITIONS, under_conditions
+from hdnet_lib.evaluation.robustness import CONDITIONS, SNAPPED, under_conditions, with_snapped_masks
 from hdnet_lib.model.hdnet import STRIDE
 from hdnet_lib.utils.parallel import bounded_map
 
@@ -134,6 +134,7 @@ def evaluate(
     images: str | Path | None = None,
     precision: str = "fp32",
     masks: bool = False,
+    snap: bool = False,
 ) -> pd.DataFrame:
     """Score models on a data set, composite by composite.
 
@@ -159,6 +160,7 @@ def evaluate(
         precision: of networks, "fp32" or "bf16", see :func:`~hdnet_lib.inference.load.load_model`.
         masks: every method also with careless masks (:data:`~hdnet_lib.evaluation.robustness.CONDITIONS`), for
             :func:`~hdnet_lib.evaluation.robustness.robust_gains`.
+        snap: every method also with snapped masks, as ``<method>+snap``.
 
     Returns:
         See :func:`score_methods`; with shards the rows of this share.
@@ -173,6 +175,8 @@ def evaluate(
     share, shares = _parse_shard(shard)
     protocols = list(dict.fromkeys(protocols))
     methods = load_methods(models, device, precision)
+    if snap:
+        methods |= {f"{n}{SNAPPED}": with_snapped_masks(m) for n, m in methods.items() if n != COMPOSITE}
     if masks:
         methods = under_conditions(methods)
     examples: Any = open_examples(data, split, size, partial, limit)
@@ -182,7 +186,7 @@ def evaluate(
         raise ValueError(
             f"the share {shard} is empty: {len(examples)} composites are shared out by {chunks.CHUNK_SIZE}."
         )
-    files = Chunks(Path(table), _settings(data, models, protocols, examples, precision, masks)) if table else None
+    files = Chunks(Path(table), _settings(data, models, protocols, examples, precision, masks, snap)) if table else None
     rows = len(methods) * len(protocols)  # for each composite
     tables = []
     with tqdm(total=sum(min(chunks.CHUNK_SIZE, len(examples) - start) for start in mine), unit="composite") as bar:
@@ -218,17 +222,22 @@ def _settings(
     examples: Triplets | Validation,
     precision: str,
     masks: bool,
+    snap: bool,
 ) -> dict:
     """What decides a table of scores, and tells its reader how it was made."""
-    return {
-        "data": Path(data).name,
-        "composites": len(examples),
-        "images": hashlib.sha256(repr(examples.sources()).encode()).hexdigest(),
-        "size": examples.size,
-        "protocols": list(protocols),
-        "methods": {
-            method_name(model): fingerprint(model) + (f" in {precision}" if precision != "fp32" else "")
-            for model in models
-            if model != COMPOSITE
-        },
-    } | ({"masks": list(CONDITIONS)} if masks else {})
+    return (
+        {
+            "data": Path(data).name,
+            "composites": len(examples),
+            "images": hashlib.sha256(repr(examples.sources()).encode()).hexdigest(),
+            "size": examples.size,
+            "protocols": list(protocols),
+            "methods": {
+                method_name(model): fingerprint(model) + (f" in {precision}" if precision != "fp32" else "")
+                for model in models
+                if model != COMPOSITE
+            },
+        }
+        | ({"masks": list(CONDITIONS)} if masks else {})
+        | ({"snap": True} if snap else {})
+    )
