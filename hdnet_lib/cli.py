@@ -11,11 +11,12 @@ from typing import cast
 import pandas as pd
 from PIL import Image
 
+from hdnet_lib.data.careless import CONDITIONS
 from hdnet_lib.data.save import FORMATS, check_output, check_transparency
 from hdnet_lib.evaluation.examples import calibration_composites
 from hdnet_lib.evaluation.methods import BASELINES, COMPOSITE, method_name
 from hdnet_lib.evaluation.metrics import PROTOCOLS
-from hdnet_lib.evaluation.robustness import CONDITIONS, ROBUST, SEPARATOR, SNAPPED, robust_gains
+from hdnet_lib.evaluation.robustness import ROBUST, SEPARATOR, SNAPPED, robust_gains
 from hdnet_lib.evaluation.scoring import evaluate
 from hdnet_lib.evaluation.summary import (
     choose_protocol,

@@ -5,10 +5,11 @@ import pytest
 import torch
 from scipy import ndimage
 
+from hdnet_lib.data.careless import fade
 from hdnet_lib.data.masks import PERTURBATIONS, feather, grow_mask, perturb_mask
 from hdnet_lib.data.samples import Sample
 from hdnet_lib.evaluation.methods import BASELINES
-from hdnet_lib.evaluation.robustness import fade, with_masks
+from hdnet_lib.evaluation.robustness import with_masks
 
 MASK = np.zeros((60, 80), bool)
 MASK[20:40, 25:60] = True

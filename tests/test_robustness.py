@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from hdnet_lib.cli import main
+from hdnet_lib.data.careless import CONDITIONS, EXACT
 from hdnet_lib.data.masks import perturb_mask
 from hdnet_lib.evaluation.examples import open_examples
 from hdnet_lib.evaluation.methods import BASELINES, COMPOSITE
-from hdnet_lib.evaluation.robustness import CONDITIONS, EXACT, ROBUST, robust_gains, under_conditions
+from hdnet_lib.evaluation.robustness import ROBUST, robust_gains, under_conditions
 from hdnet_lib.evaluation.scoring import evaluate, score_methods
 from hdnet_lib.evaluation.summary import choose_protocol
 

@@ -21,12 +21,14 @@ from hdnet_lib import create_model
 from hdnet_lib.cli import main
 from hdnet_lib.composites.photo_dataset import PhotoDataset
 from hdnet_lib.data.dataset import TripletDataset
+from hdnet_lib.data.masks import perturb_mask
+from hdnet_lib.data.samples import to_batch, to_samples
 from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.model.registry import load_weights
 from hdnet_lib.training import checkpoint, loop
 from hdnet_lib.training.checkpoint import load_last, read_log
 from hdnet_lib.training.config import PRESETS, TrainingConfig, learning_rate_factor
-from hdnet_lib.training.loop import train, validate
+from hdnet_lib.training.loop import gains, train, validate
 
 
 def run(table, output, **changes):
@@ -56,11 +58,29 @@ def test_training_writes_weights_and_log_and_repeats_itself(table, tmp_path):
         rows = list(csv.DictReader(file))
     assert [(row["step"], row["side"]) for row in rows] == [("4", "16"), ("8", "32")]
     assert all(0 < float(row["validation_psnr"]) < 60 for row in rows)
+    assert all(abs(float(row["gain"])) < 40 and row["gain"] != row["robust_gain"] for row in rows)
     best = min(rows, key=lambda row: float(row["validation_loss"]))
     assert header["step"] == best["step"]
     assert header["validation_loss"] == best["validation_loss"]
     assert not list(tmp_path.glob(".*.part"))
     assert len({path.stat().st_mode for path in tmp_path.iterdir() if path.is_file()}) == 1  # weights are no secret
+
+
+def test_gains_by_mask_are_over_the_composite_that_is_given(table):
+    samples = to_samples(PhotoDataset(table, "validation", 32).composites(range(4)))
+    real = to_batch(*samples).real
+    told = {"exact": samples, "smaller": [s._replace(mask=perturb_mask(s.mask, "eroded", 1)) for s in samples]}
+
+    class Oracle(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, composite, mask):
+            return real * self.scale
+
+    found = gains(Oracle(), told)
+    assert found["exact"] > found["smaller"] > 0
 
 
 @pytest.mark.slow

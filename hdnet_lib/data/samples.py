@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnet_lib.data.images import to_signed, to_tensor
+from hdnet_lib.data.images import to_pixels, to_signed, to_tensor, to_unit
 
 
 class Sample(NamedTuple):
@@ -71,3 +71,11 @@ def ratio_bin(ratio: float) -> str:
         if low < ratio <= high:
             return f"{low * 100:.0f}-{high * 100:.0f} %"
     raise ValueError(f"a foreground ratio lies in (0, 1], not at {ratio}.")
+
+
+def to_samples(batch: Batch) -> list[Sample]:
+    """A batch as samples, rounded to 8 bits."""
+    return [
+        Sample(to_pixels(to_unit(composite)), mask[0, 0].numpy() > 0.5, to_pixels(to_unit(real)))
+        for composite, mask, real in zip(*(images.cpu().split(1) for images in batch), strict=True)
+    ]

@@ -9,8 +9,7 @@ from torch import Tensor
 from hdnet_lib.composites.mini import find_data
 from hdnet_lib.composites.photo_dataset import PhotoDataset
 from hdnet_lib.data.iharmony4 import Triplets, spread
-from hdnet_lib.data.images import to_pixels, to_unit
-from hdnet_lib.data.samples import Sample, to_batch
+from hdnet_lib.data.samples import Sample, to_batch, to_samples
 from hdnet_lib.utils.files import stamp
 
 VALIDATION_SEED = 1
@@ -54,9 +53,8 @@ class Validation(Sequence[Sample]):
         return Sample(*images, self.names[index], "validation", self.photos[index])
 
     def _images(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        made = self.dataset.composites([number], VALIDATION_SEED)
-        composite, real = (to_pixels(to_unit(image)) for image in (made.composite, made.real))
-        return None if np.array_equal(composite, real) else (composite, made.mask[0, 0].numpy() > 0.5, real)
+        composite, mask, real = to_samples(self.dataset.composites([number], VALIDATION_SEED))[0][:3]
+        return None if np.array_equal(composite, real) else (composite, mask, real)
 
 
 def open_examples(

@@ -1,19 +1,16 @@
-"""How much of a gain survives a careless mask: methods that are told a wrong one, and foregrounds that fade out."""
+"""How much of a gain survives a careless mask."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from hdnet_lib.data.images import to_tensor
-from hdnet_lib.data.masks import feather, perturb_mask
+from hdnet_lib.data.careless import CONDITIONS, EXACT
 from hdnet_lib.data.samples import Sample
 from hdnet_lib.data.snapping import snap_mask
 from hdnet_lib.evaluation.methods import COMPOSITE, Method
 from hdnet_lib.evaluation.summary import mean_interval
 
-EXACT = "exact"
 ROBUST = "mean"
 """Column of the mean over all conditions, the robust score."""
 SEPARATOR = " @ "
@@ -32,40 +29,14 @@ def with_snapped_masks(method: Method) -> Method:
     return _given(method, lambda example: example._replace(mask=snap_mask(example.composite, example.mask)))
 
 
-def fade(example: Sample, pixels: int) -> Sample:
-    """The same with a foreground that fades into the real photo over so many pixels inside its border, as a soft brush
-    leaves it; the mask stays."""
-    opacity = feather(to_tensor(example.mask), pixels)[0, 0, :, :, None].numpy()
-    composite = example.real + opacity * (example.composite.astype(np.float32) - example.real)
-    return example._replace(composite=np.rint(composite).astype(np.uint8))
-
-
 def _given(method: Method, change: Callable[[Sample], Sample]) -> Method:
     return lambda examples: method([change(example) for example in examples])
-
-
-def _masks(kind: str, amount: int) -> Callable[[Method], Method]:
-    return partial(with_masks, change=partial(perturb_mask, kind=kind, amount=amount))
-
-
-CONDITIONS: dict[str, Callable[[Method], Method]] = {
-    EXACT: lambda method: method,
-    "1 px smaller": _masks("eroded", 1),
-    "1 px larger": _masks("dilated", 1),
-    "2 px smaller": _masks("eroded", 2),
-    "3 px larger": _masks("dilated", 3),
-    "shifted by 2 px": _masks("shifted", 2),
-    "rough by 4 px": _masks("rough", 4),
-    "fading over 2 px": partial(_given, change=partial(fade, pixels=2)),
-}
-"""What masks and cut-outs of people are like, in pixels of what the network sees; see
-:func:`~hdnet_lib.data.masks.perturb_mask`. In the last one the composite differs, not the mask."""
 
 
 def under_conditions(methods: Mapping[str, Method]) -> dict[str, Method]:
     """Every method under every condition, named ``<method> @ <condition>``; the exact mask keeps the plain name."""
     return {
-        _named(name, condition): change(method)
+        _named(name, condition): _given(method, change)
         for name, method in methods.items()
         for condition, change in CONDITIONS.items()
     }

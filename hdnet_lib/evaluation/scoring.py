@@ -21,6 +21,7 @@ from PIL import Image
 from torch.utils.data import Subset
 from tqdm import tqdm
 
+from hdnet_lib.data.careless import CONDITIONS
 from hdnet_lib.data.iharmony4 import Triplets
 from hdnet_lib.data.samples import Sample
 from hdnet_lib.data.save import save_image
@@ -29,7 +30,7 @@ from hdnet_lib.evaluation.chunks import Chunks
 from hdnet_lib.evaluation.examples import Validation, open_examples
 from hdnet_lib.evaluation.methods import COMPOSITE, Method, fingerprint, load_methods, method_name
 from hdnet_lib.evaluation.metrics import PROTOCOLS, Protocol, score, to_eight_bits
-from hdnet_lib.evaluation.robustness import CONDITIONS, SNAPPED, under_conditions, with_snapped_masks
+from hdnet_lib.evaluation.robustness import SNAPPED, under_conditions, with_snapped_masks
 from hdnet_lib.model.hdnet import STRIDE
 from hdnet_lib.utils.parallel import bounded_map
 
@@ -158,7 +159,7 @@ def evaluate(
         shard: "k/n" scores the k-th of n shares only.
         images: folder for the results as PNG, see :func:`score_methods`.
         precision: of networks, "fp32" or "bf16", see :func:`~hdnet_lib.inference.load.load_model`.
-        masks: every method also with careless masks (:data:`~hdnet_lib.evaluation.robustness.CONDITIONS`), for
+        masks: every method also with careless masks (:data:`~hdnet_lib.data.careless.CONDITIONS`), for
             :func:`~hdnet_lib.evaluation.robustness.robust_gains`.
         snap: every method also with snapped masks, as ``<method>+snap``.
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from hdnet_lib.composites.mini import find_data
 from hdnet_lib.composites.photo_dataset import PhotoDataset
+from hdnet_lib.data.careless import CONDITIONS, EXACT
 from hdnet_lib.data.dataset import CompositeDataset, TripletDataset
-from hdnet_lib.data.samples import Batch
+from hdnet_lib.data.samples import Batch, Sample, to_batch, to_samples
 from hdnet_lib.model.hdnet import HDNet, paste
 from hdnet_lib.model.initialization import initialize_as_identity
 from hdnet_lib.model.losses import foreground_mse
@@ -41,10 +42,11 @@ def memory_format(device: torch.device) -> torch.memory_format:
 def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf) -> HDNet | None:
     """Train a model and write ``output`` (safetensors with a JSON header), and next to it a log and a checkpoint.
 
-    The log is a CSV file (suffix ``.csv``): at every validation the mean loss since the last one, and the loss and
-    the PSNR of 128 fixed composites of the validation photos at the last side. ``output`` holds the weights of the
-    lowest validation loss. (The mean PSNR would not do: composites that are nearly right decide it, and a network
-    that starts near the identity does best on them before it has learned anything.) The checkpoint (suffix
+    The log is a CSV file (suffix ``.csv``): at every validation the mean loss since the last one; the loss and the
+    PSNR of 128 fixed composites of the validation photos at the last side; and of 32 of them the mean gain in dB with
+    exact masks, and the robust one, the mean over :data:`~hdnet_lib.data.careless.CONDITIONS`. ``output`` holds the
+    weights of the lowest validation loss. (The mean PSNR would not do: composites that are nearly right decide it, and
+    a network that starts near the identity does best on them before it has learned anything.) The checkpoint (suffix
     ``.checkpoint``) holds all that the run needs to be resumed: call again with the same config and it is, to the bit
     where the hardware repeats itself (one CPU process does).
 
@@ -78,6 +80,8 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     total_pixels = sum(side**2 for side in plan)
     # At the last side: the weights that are best there are the ones to keep.
     validation = _to(accelerator.device, _dataset(config, "validation", plan[-1], accelerator).composites(range(128)))
+    examples = to_samples(Batch(*(images[:32] for images in validation)))
+    told = {name: [change(example) for example in examples] for name, change in CONDITIONS.items()}
 
     run = Run(config, output, len(plan), model, ema_model, optimizer)
     run.resume()
@@ -119,6 +123,8 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
             scores = _validated(losses / (step - last_validated), ema_model, validation, step, accelerator)
             losses, last_validated = torch.zeros_like(losses), step
             if accelerator.is_main_process:
+                gained = gains(ema_model, told)
+                scores |= {"gain": gained[EXACT], "robust_gain": sum(gained.values()) / len(gained)}
                 bar.set_postfix(loss=f"{scores['loss']:.4f}", psnr=f"{scores['validation_psnr']:.2f} dB")
                 seconds = round(earlier + time.monotonic() - started)
                 run.save({"step": step, "side": side, "seconds": seconds, **scores})
@@ -224,7 +230,7 @@ def _batches(config: TrainingConfig, plan: list[int], first: int, accelerator: A
 
 
 @torch.inference_mode()
-def validate(model: nn.Module, batch: Batch) -> tuple[float, float]:
+def validate(model: Callable[[Tensor, Tensor], Tensor], batch: Batch) -> tuple[float, float]:
     """Loss of Eq. 1, and mean PSNR in dB over the whole image (peak 255, no rounding, 100 dB at most)."""
     losses, errors = [], []
     for composite, mask, real in zip(*(images.split(16) for images in batch), strict=True):
@@ -233,3 +239,13 @@ def validate(model: nn.Module, batch: Batch) -> tuple[float, float]:
         errors.append((output - real).square().mean(dim=(1, 2, 3)) / 4)
     psnr = -10 * torch.cat(errors).clamp(min=1e-10).log10().mean()
     return float(sum(losses) / len(batch.mask)), psnr.item()
+
+
+def gains(model: nn.Module, told: Mapping[str, Sequence[Sample]]) -> dict[str, float]:
+    """Mean gain in PSNR in dB over the composites that the model is given, under each condition."""
+    device = next(model.parameters()).device
+    found = {}
+    for condition, samples in told.items():
+        batch = _to(device, to_batch(*samples))
+        found[condition] = validate(model, batch)[1] - validate(lambda composite, mask: composite, batch)[1]
+    return found
