@@ -49,7 +49,7 @@ def difference(model: HDNet, photo: np.ndarray, mask: np.ndarray, size: int, mix
 
 def local_maps(model: HDNet, photo: np.ndarray, mask: np.ndarray, size: int) -> np.ndarray:
     """A guided filter (He et al. 2013): in windows of 9 x 9, gain and shift of each channel, brought to full size."""
-    job = prepare(photo, mask, size)
+    job = prepare(photo, mask, size, snap=False)
     region, output = job.network_mask, predict(model, job)
 
     def mean(x: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def tiles(model: HDNet, photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def see(photo: np.ndarray, mask: np.ndarray, size: int, mixed: bool) -> Job:
-    job = prepare(photo, mask, size)
+    job = prepare(photo, mask, size, snap=False)
     if not mixed:
         return job
     shape = job.small.shape[:1:-1]

@@ -31,7 +31,7 @@ def before_after() -> None:
     results, gains = {}, {}
     for triplet in list_triplets("mini", "test"):
         composite, mask, real = triplet.read()[:3]
-        result = np.asarray(harmonize(model, composite, mask))
+        result = np.asarray(harmonize(model, composite, mask, snap=False))
         before, after = (score(image, real, mask).psnr for image in (composite, result))
         results[triplet.name] = [composite, result, real], mask, [f"{before:.1f} dB", f"{after:.1f} dB", ""]
         gains.setdefault(triplet.photo, {})[triplet.name] = after - before

@@ -425,7 +425,8 @@ def test_bad_options_are_refused_before_anything_is_scored(small, arguments, sen
 @pytest.mark.slow
 def test_the_model_card_quotes_what_the_command_prints(mini):
     """The row of the composite to the last digit; those of the networks as far as processors agree."""
-    card = (REPOSITORY / "hdnet_lib" / "weights" / "MODEL_CARD.md").read_text()
+    card = (REPOSITORY / "docs" / "weights.md").read_text()
+    summary = (REPOSITORY / "hdnet_lib" / "weights" / "MODEL_CARD.md").read_text()
     table = choose_protocol(evaluate(mini, ["hdnet", "hdnet-lite", "hdnet-lite-loose"], protocols=["hdnet"]), "hdnet")
     *_, composite, full, exact, loose = cli.markdown(summarize(table, COMPOSITE)).splitlines()
     assert composite in card
@@ -435,3 +436,6 @@ def test_the_model_card_quotes_what_the_command_prints(mini):
         quoted, computed = ([float(number) for number in re.findall(r"[-+]?\d+\.\d+", row)] for row in (first, ours))
         assert computed[:6] == pytest.approx(quoted[:6], abs=0.03)  # PSNR and gain with their intervals
         assert computed[6:8] == pytest.approx(quoted[6:8], rel=0.01)  # MSE and fMSE
+        shorter = summary[summary.index("| mini test list |") :]
+        short = next(line for line in shorter.splitlines() if line.startswith(f"{name} |"))
+        assert float(short.split("|")[2]) == pytest.approx(computed[3], abs=0.03)

@@ -14,6 +14,7 @@ from hdnet_lib.course.plots import (
     plot_masks,
     plot_parameters,
     plot_ratio_histogram,
+    plot_snapping,
     plot_training,
     save_figure,
     show_images,
@@ -129,15 +130,26 @@ def test_published_and_measured_parameters_stand_in_panels_of_their_own():
     assert "measured here: mini" in right.get_title()
 
 
-def test_spoiled_masks_have_a_panel_a_kind_and_a_line_a_method():
-    table = pd.DataFrame([
-        {"kind": kind, "method": method, "amount": amount, "value": -amount * number, "low": -9, "high": 0}
-        for number, (kind, method) in enumerate([(k, m) for k in ("eroded", "rough") for m in "ab"])
-        for amount in (0, 2)
-    ])  # fmt: skip
-    axes = plot_masks(table).axes
-    assert [axis.get_title() for axis in axes] == ["mask eroded", "mask rough"]
-    assert [list(line.get_ydata()) for axis in axes for line in axis.lines] == [[0, 0], [0, -2], [0, -4], [0, -6]]
+def test_careless_masks_have_a_row_a_condition_and_hollow_points_without_snapping():
+    index = pd.MultiIndex.from_product([["a", "b", "a+snap"], ["exact", "mean"]])
+    gains = pd.DataFrame({"gain": range(6), "low": -1.0, "high": 9.0}, index)
+    axis = plot_masks(gains).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["exact", "mean of all"]
+    drawn = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
+    assert {name: list(line.get_xdata()) for name, line in drawn.items()} == {
+        "a": [0, 1],
+        "b": [2, 3],
+        "a+snap": [4, 5],
+    }
+    assert drawn["a"].get_color() == drawn["a+snap"].get_color() != drawn["b"].get_color()
+    assert [drawn[name].get_markerfacecolor() == "white" for name in ("a", "b", "a+snap")] == [True, True, False]
+
+
+def test_the_outlines_of_a_snapped_mask_are_drawn_around_the_object():
+    mask = np.zeros((60, 80), bool)
+    mask[20:30, 20:40] = True
+    axis = plot_snapping(np.zeros((60, 80, 3), np.uint8), mask, np.roll(mask, 2, axis=1)).axes[0]
+    assert axis.images[0].get_size() == (10 + 2 * 6, 22 + 2 * 6)
 
 
 def test_figures_are_saved_as_png_pdf_and_csv_the_same_every_time(tmp_path):

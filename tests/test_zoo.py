@@ -316,7 +316,7 @@ def test_the_scores_that_come_with_the_package_are_those_of_the_zoo():
 @pytest.mark.slow
 def test_the_model_card_quotes_the_shipped_scores():
     """Every number of the comparison: means, spreads, differences, intervals and p."""
-    card = (registry.WEIGHTS / "MODEL_CARD.md").read_text()
+    card = (REPOSITORY / "docs" / "weights.md").read_text()
     scores = choose_protocol(read_scores(registry.ZOO_SCORES), "hdnet")
     for metric, digits, first in (("fmse", 1, 3), ("psnr", 2, 6)):
         for entry, row in compare(scores, "w8-hdnet", metric).iterrows():

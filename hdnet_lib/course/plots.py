@@ -334,24 +334,32 @@ def _label_points(axis: Axes, table: pd.DataFrame) -> None:
         axis.annotate(model, (row.parameters, row.psnr), (x, highest[column]), fontsize=9, va="center", ha=align)
 
 
-def plot_masks(table: pd.DataFrame) -> Figure:
-    """What spoiled masks cost, one panel for each way to spoil them.
+def plot_masks(gains: pd.DataFrame) -> Figure:
+    """Gain with careless masks, a row of points for each condition; filled where the mask was snapped.
 
     Args:
-        table: columns kind, amount (pixels), method, value (dB more than with the true mask), low and high.
+        gains: of :func:`~hdnet_lib.evaluation.robustness.robust_gains`; a method ``<name>+snap`` has the colour of
+            ``<name>``.
     """
-    kinds = list(table.kind.unique())
-    figure, axes = plt.subplots(1, len(kinds), figsize=(3.1 * len(kinds) + 0.6, 3.6), sharey=True, squeeze=False)
-    for axis, kind in zip(axes[0], kinds, strict=True):
-        part = table[table.kind == kind]
-        for method, color, style in zip(part.method.unique(), COLORS, STYLES, strict=False):
-            line = part[part.method == method]
-            axis.plot(line.amount, line.value, linestyle=style, marker="o", color=color, label=method)
-            axis.fill_between(line.amount, line.low, line.high, color=color, alpha=0.12, linewidth=0)
-        axis.set(xlabel="pixels", title=f"mask {kind}")
-        axis.set_xticks(sorted(part.amount.unique()))
-    axes[0, 0].set_ylabel("change of PSNR (dB)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    methods, conditions = (list(dict.fromkeys(gains.index.get_level_values(level))) for level in (0, 1))
+    networks = list(dict.fromkeys(name.removesuffix("+snap") for name in methods))
+    figure, axis = plt.subplots(figsize=(8, 1.5 + 0.12 * len(conditions) * (len(methods) + 1)))
+    for number, method in enumerate(methods):
+        color = COLORS[networks.index(method.removesuffix("+snap")) % len(COLORS)]
+        part = gains.loc[method].loc[conditions]
+        y = np.arange(len(conditions)) + (number - (len(methods) - 1) / 2) / (len(methods) + 1)
+        face = color if method.endswith("+snap") else "white"
+        axis.hlines(y, part.low, part.high, color=color, linewidth=1.2)
+        marker = "os^Dv*"[networks.index(method.removesuffix("+snap")) % 6]
+        axis.plot(part.gain, y, marker, color=color, markerfacecolor=face, markersize=6, label=method)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(conditions)), ["mean of all" if name == "mean" else name for name in conditions])
+    axis.set(xlabel="gain over the composite (dB, with 95 % interval)", title="What a careless mask leaves of the gain")
+    axis.set_ylim(len(conditions) - 0.5, -0.5)
+    axis.set_yticks(np.arange(len(conditions) - 1) + 0.5, minor=True)
+    axis.grid(axis="y", visible=False)
+    axis.grid(axis="y", which="minor", visible=True)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(networks), 4))
     return figure
 
 
