@@ -583,3 +583,17 @@ def test_check_prepare_and_evaluate_agree(copy, tmp_path, capsys, photos, masks,
         assert "Traceback" not in error
         with pytest.raises(ValueError, match="none of its composites could be prepared"):
             prepare_iharmony4.prepare(*command)
+
+
+@pytest.mark.slow
+def test_cut_outs_are_pasted_and_snapping_is_timed(mini, tmp_path):
+    for script, *arguments in (
+        ("paste_cutouts.py", mini / "pool.csv", tmp_path / "sheet.png", "--count", 2, "--models", "hdnet-lite"),
+        ("benchmark_snapping.py", "--sizes", 256, "--repeats", 1),
+    ):
+        command = [sys.executable, REPOSITORY / "data_scripts" / script, *map(str, arguments)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    assert Image.open(tmp_path / "sheet.png").width > 500
+    line = result.stdout.splitlines()[1].split()
+    assert float(line[3]) == pytest.approx(float(line[1]) / float(line[2]), rel=0.1)

@@ -88,9 +88,9 @@ def snap_mask(composite: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return mask
     if labels.shape != given.shape:
         labels = _transfer(before, labels, given)
-    if labels.all() or not labels.any():
-        return mask
-    return labels if mask.dtype == bool else _soften(mask, given, labels)
+    snapped = labels if mask.dtype == bool else _soften(mask, given, labels)
+    left = snapped >= 0.5
+    return snapped if left.any() and not left.all() else mask
 
 
 def _move(mask: np.ndarray, lab: np.ndarray) -> np.ndarray | None:
