@@ -3,7 +3,7 @@
     python data_scripts/paste_cutouts.py photos.csv cutouts.png --models hdnet-lite hdnet
 
 The table is one of photos and masks, as for training; its validation photos are taken. An object stands in the other
-photo as in its own, at the same place and with the same share of the height. Masks are taken as they are.
+photo as in its own, stretched with it to the other's size, and is pasted by its mask as it is.
 """
 
 import argparse
@@ -52,6 +52,8 @@ def main() -> None:
         outlines.append(soft[..., 0])
         if len(rows) == parsed.count:
             break
+    if not rows:
+        parser.error(f"{parsed.table}: no validation photo has a mask of 3 to 40 % and another photo to go into.")
     titles = ["cut-out, pasted", *(f"{name}, {how}" for name in models for how in ("mask as given", "snapped"))]
     use_style()
     figure = show_images(rows, titles, outline=outlines, width=3)

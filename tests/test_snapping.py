@@ -123,6 +123,39 @@ def test_soft_masks_stay_soft():
     assert 0.8 < np.count_nonzero((snapped > 0) & (snapped < 1)) / np.count_nonzero((soft > 0) & (soft < 1)) < 1.25
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_half_transparent_object_moves_as_one(dtype):
+    """The softness is that of the border, whatever lies inside."""
+    composite = paste(scene(), blob())
+    veil, shifted = blob() * dtype(0.6), np.roll(blob(), 2, axis=1) * dtype(0.6)
+    snapped = snap_mask(composite, shifted)
+    assert snapped.dtype == dtype
+    assert off(snapped >= 0.5, blob()) < 0.1
+    assert not snapped[~ndimage.binary_dilation(blob() | (shifted > 0), iterations=2)].any()
+    assert np.array_equal(snapped[70:78, 90:100], veil[70:78, 90:100])
+
+
+def test_small_objects_do_not_vanish():
+    small = np.zeros((200, 240), bool)
+    small[20:27, 20:27] = small[20:28, 200:208] = True
+    mask = blob() | small
+    assert np.array_equal(snap_mask(paste(scene(texture=2.0), mask), mask), mask)
+    unseen = snap_mask(paste(scene(texture=2.0), blob()), mask)  # the small ones have no step of colour
+    assert unseen[20:27, 20:27].sum() >= 5 * 5
+    assert unseen[20:28, 200:208].sum() >= 6 * 6
+    careless = perturb_mask(mask, "dilated", 1)
+    assert off(snap_mask(paste(scene(), mask), careless), mask) < 0.1
+
+
+def test_thin_parts_are_not_lost_when_the_outline_moves():
+    true = blob()
+    careless = perturb_mask(blob(), "dilated", 2)
+    careless[60:62, 156:220] = True
+    snapped = snap_mask(paste(scene(), true), careless)
+    assert snapped[60:62, 165:220].all()
+    assert off(snapped[:, :155], true[:, :155]) < 0.1
+
+
 def test_sixteen_bits_and_masks_at_the_edge_of_the_photo():
     mask = np.zeros((200, 240), bool)
     mask[120:, :130] = True
@@ -139,7 +172,7 @@ def test_masks_with_nothing_to_move(mask):
     assert np.array_equal(snap_mask(paste(scene(40, 40), mask), mask), mask)
 
 
-@pytest.mark.parametrize("size", [(1, 5), (3, 3), (9, 400), (17, 2)])
+@pytest.mark.parametrize("size", [(1, 5), (3, 3), (9, 400), (17, 2), (3, 800), (10, 4000)])
 def test_tiny_and_narrow_photos(size):
     rng = np.random.default_rng(0)
     photo = rng.integers(0, 256, (*size, 3), np.uint8)

@@ -326,7 +326,7 @@ class HarmonizeYourPhoto(ipw.VBox):
         self._show_mask(None)
         self._say(
             "Now paint the pasted object with the brush, or go around it with the polygon (a click on its first corner "
-            "closes it); or upload its mask, white on the object and black elsewhere. The result depends on the border."
+            "closes it); or upload its mask, white on the object and black elsewhere. Stay close to its border."
         )
 
     def _open_mask(self, change: Mapping) -> None:
@@ -402,8 +402,8 @@ class HarmonizeYourPhoto(ipw.VBox):
             preview.thumbnail((PREVIEW, PREVIEW))
         self.compared.children = (before_after(before, after),)
         self._say("Harmonised. Move the line to compare.")
-        if self.snap.value:
-            outlines = [np.asarray(preview) / 255 for preview in (given, used)]
+        outlines = [np.asarray(preview) / 255 for preview in (given, used)]
+        if self.snap.value and min(before.size) > 1 and all((outline >= 0.5).any() for outline in outlines):
             figure = plot_snapping(np.asarray(before.convert("RGB")), *outlines)
             self.compared.children += (ipw.Image(value=figure_png(figure)),)
             self._say("Harmonised. Move the line to compare. The yellow line below is the mask as it was used.")

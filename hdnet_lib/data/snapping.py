@@ -21,11 +21,13 @@ SHIFT = 3
 """How far of that a mask can be shifted, in pixels of the coarse size."""
 STEP = 0.25
 """Between the offsets that are tried, in the same."""
+SHORTER = 0.05
+"""Share of its colour step that a pixel of shift costs: of two that are alike the shorter one is taken."""
 CLEARER = 1.1
 """So many times stronger must the colour step be on a moved outline, or the outline stays."""
 DISTINCT = 1.2
-"""So many times stronger must the colour step be on the outline than on half of those beside it, or nothing is done:
-there is no border to be seen."""
+"""So many times stronger must the colour step be on the outline than beside it (the median, see :func:`_move`), or
+nothing is done: there is no border to be seen."""
 BANDS = (3, 1)
 """How far the first and the second cut can move the outline, in pixels of each size."""
 STAY = 0.25
@@ -56,10 +58,10 @@ def snap_mask(composite: np.ndarray, mask: np.ndarray) -> np.ndarray:
             moves as it is.
 
     Returns:
-        A mask of the same type and shape; the same one if the composite shows no border, or if nothing would be left of
-        object or background. No outline moves further than :data:`REACH` of the longer side in the first step and
-        seven pixels of the coarse size (193 to 384 pixels) in the cuts. Parts and gaps that are thinner than three
-        pixels stay.
+        A mask of the same type and shape; the same one if the composite shows no border, if nothing would be left of
+        object or background, or if no outline is twelve pixels long at the coarse size. No outline moves further than
+        :data:`REACH` of the longer side, rounded up to pixels of the coarse size, in the first step, and seven of
+        these pixels in the cuts. Parts and gaps that are thinner than three of them are not lost.
     """
     given = mask >= 0.5
     if given.all() or not given.any() or min(given.shape) < 3:
@@ -70,12 +72,12 @@ def snap_mask(composite: np.ndarray, mask: np.ndarray) -> np.ndarray:
     scales = [scale]
     while scales[0] * longer > COARSE:
         scales.insert(0, scales[0] / 2)
-    pixels, coverage = Image.fromarray(as_uint8(composite)), Image.fromarray(given.astype(np.float32))
+    pixels = Image.fromarray(as_uint8(composite))
     before = labels = np.zeros((0, 0), bool)
     for scale in scales:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        here = np.asarray(coverage.resize(size, Image.Resampling.BOX)) >= 0.5
-        if here.all() or not here.any():
+        here = _resized(given, size, Image.Resampling.BOX)
+        if min(size) < 3 or here.all() or not here.any():
             continue
         lab = rgb2lab(np.asarray(pixels.resize(size, Image.Resampling.BOX))).astype(np.float32)
         moved = _transfer(before, labels, here) if labels.size else _move(here, lab)
@@ -88,6 +90,8 @@ def snap_mask(composite: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return mask
     if labels.shape != given.shape:
         labels = _transfer(before, labels, given)
+    if np.array_equal(labels, given):
+        return mask
     snapped = labels if mask.dtype == bool else _soften(mask, given, labels)
     left = snapped >= 0.5
     return snapped if left.any() and not left.all() else mask
@@ -106,15 +110,15 @@ def _move(mask: np.ndarray, lab: np.ndarray) -> np.ndarray | None:
     # The same for all outlines, along their normals; and a shift, of which each sees the part along its normal.
     shifts = [(y, x) for y, x in product(range(-SHIFT, SHIFT + 1), repeat=2) if np.hypot(y, x) <= SHIFT]
     some = np.linspace(0, len(steps) - 1, min(len(steps), 400)).astype(int)
-    best, largest = (0.0, 0.0, 0.0), mean[zero] * CLEARER
+    best, largest = (0.0, 0.0, 0.0), mean[zero]
     for y, x in shifts:
         along = np.rint((normals[some] @ (y, x)) / STEP).astype(int)
         for column, offset in enumerate(offsets):
             if abs(offset) + np.hypot(y, x) > reach:
                 continue
             at = along + column
-            value = steps[some, at].mean() * (1 - 0.05 * np.hypot(y, x))
-            if value > largest:
+            value = steps[some, at].mean() * (1 - SHORTER * np.hypot(y, x))
+            if value > max(largest, CLEARER * mean[zero]):
                 best, largest = (float(offset), float(y), float(x)), value
     # Between the centres of two pixels noise weighs less: of each offset the largest within half a pixel counts.
     if largest <= DISTINCT * np.median(ndimage.maximum_filter1d(mean, 1 + round(1 / STEP))):
@@ -123,6 +127,7 @@ def _move(mask: np.ndarray, lab: np.ndarray) -> np.ndarray | None:
     if best == (0.0, 0, 0):
         return mask
     moved = ndimage.shift(signed_distance(mask), shift, order=1, mode="nearest") > -grow
+    moved = np.where(_thin(mask, 3), mask, moved)
     return moved if moved.any() and not moved.all() else mask
 
 
@@ -159,7 +164,7 @@ def _transfer(before: np.ndarray, after: np.ndarray, finer: np.ndarray) -> np.nd
     """What was changed at a coarser size, done to the mask at a finer one; elsewhere it keeps its detail."""
     changed = ndimage.binary_dilation(before != after, np.ones((3, 3)))
     size = finer.shape[::-1]
-    new = np.asarray(Image.fromarray(after.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)) >= 0.5
+    new = _resized(after, size, Image.Resampling.BILINEAR)
     where = np.asarray(Image.fromarray(changed).resize(size, Image.Resampling.NEAREST))
     return np.where(where, new, finer)
 
@@ -167,9 +172,8 @@ def _transfer(before: np.ndarray, after: np.ndarray, finer: np.ndarray) -> np.nd
 def _cut(mask: np.ndarray, lab: np.ndarray, reach: int) -> np.ndarray:
     """The mask with its border where a minimum cut within so many pixels of it runs."""
     side = 2 * reach + 1
-    low, high = ndimage.minimum_filter(mask, side), ndimage.maximum_filter(mask, side)
-    thin = mask != np.where(mask, ndimage.maximum_filter(low, side), ndimage.minimum_filter(high, side))
-    band = (low != high) & ~thin
+    # A cut prefers short borders: it would eat up what is hardly wider than the band.
+    band = (ndimage.minimum_filter(mask, side) != ndimage.maximum_filter(mask, side)) & ~_thin(mask, 2 * side - 1)
     if not band.any():
         return mask
     rows, columns = (np.flatnonzero(band.any(axis=axis)) for axis in (1, 0))
@@ -213,10 +217,28 @@ def _cut(mask: np.ndarray, lab: np.ndarray, reach: int) -> np.ndarray:
     return new
 
 
+def _thin(mask: np.ndarray, side: int) -> np.ndarray:
+    """Where parts of a mask, or of what is around it, hold no square of that side."""
+    opened = ndimage.maximum_filter(ndimage.minimum_filter(mask, side), side)
+    closed = ndimage.minimum_filter(ndimage.maximum_filter(mask, side), side)
+    return mask != np.where(mask, opened, closed)
+
+
+def _resized(mask: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
+    """Of a mask (H, W) bool, at another (width, height), cut at one half."""
+    return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, resampling)) >= 128
+
+
 def _soften(mask: np.ndarray, given: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """A soft mask, taken as ``given`` that was blurred, with ``labels`` in its place."""
-    border = sum(int(np.count_nonzero(np.diff(given, axis=axis))) for axis in (0, 1))
-    # Across a ramp of so many pixels the sum of m (1 - m) is a sixth of them.
-    width = max(1, round(6 * float((mask * (1 - mask)).sum()) / border))
-    change = ndimage.uniform_filter(labels.astype(np.float32) - given, width, mode="nearest")
-    return (mask + change).clip(0, 1).astype(mask.dtype)
+    rows, columns = (np.flatnonzero((given != labels).any(axis=axis)) for axis in (1, 0))
+    # Across a ramp of so many pixels, the step from one to the next is the inverse.
+    steps = [np.abs(np.diff(mask, axis=axis))[given.take(range(1, n), axis) != given.take(range(n - 1), axis)]
+             for axis, n in enumerate(mask.shape)]  # fmt: skip
+    ramp = 1 / np.concatenate(steps).mean(dtype=np.float64)
+    width = 1 + 2 * round((ramp - 1) / 2)
+    box = np.s_[max(rows[0] - width, 0) : rows[-1] + width + 1, max(columns[0] - width, 0) : columns[-1] + width + 1]
+    change = ndimage.uniform_filter(labels[box].astype(np.float32) - given[box], width, mode="nearest")
+    soft = mask.copy()
+    soft[box] = (soft[box] + change).clip(0, 1)
+    return soft

@@ -177,7 +177,9 @@ def evaluate(
     protocols = list(dict.fromkeys(protocols))
     methods = load_methods(models, device, precision)
     if snap:
-        methods |= {f"{n}{SNAPPED}": with_snapped_masks(m) for n, m in methods.items() if n != COMPOSITE}
+        methods |= {
+            f"{name}{SNAPPED}": with_snapped_masks(method) for name, method in methods.items() if name != COMPOSITE
+        }
     if masks:
         methods = under_conditions(methods)
     examples: Any = open_examples(data, split, size, partial, limit)

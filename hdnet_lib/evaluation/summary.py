@@ -273,7 +273,7 @@ def compare(table: pd.DataFrame, reference: str, metric: str) -> pd.DataFrame:
 
 def entry_name(methods: pd.Series) -> pd.Series:
     """Names of methods without the seed: ``w8-base-s0`` is the entry ``w8-base``."""
-    return methods.str.replace(r"-s\d+$", "", regex=True)
+    return methods.str.replace(r"-s\d+(?=\+snap$|$)", "", regex=True)
 
 
 def seed_means(table: pd.DataFrame, values: pd.Series) -> pd.DataFrame:

@@ -137,7 +137,7 @@ class Pretrained:
     """File in ``hdnet_lib/weights``."""
     sha256: str
     trained_on: str
-    """Data, budget and seed in a sentence; ``weights/MODEL_CARD.md`` tells the rest."""
+    """Data, budget and seed in a sentence; ``docs/weights.md`` tells the rest."""
 
 
 def list_pretrained() -> dict[str, Pretrained]:

@@ -80,7 +80,8 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     total_pixels = sum(side**2 for side in plan)
     # At the last side: the weights that are best there are the ones to keep.
     validation = _to(accelerator.device, _dataset(config, "validation", plan[-1], accelerator).composites(range(128)))
-    examples = to_samples(Batch(*(images[:32] for images in validation)))
+    # Of a composite that equals its photo a change of one grey level would outweigh all others.
+    examples = [sample for sample in to_samples(validation) if (sample.composite != sample.real).any()][:32]
     told = {name: [change(example) for example in examples] for name, change in CONDITIONS.items()}
 
     run = Run(config, output, len(plan), model, ema_model, optimizer)
