@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -587,13 +588,25 @@ def test_check_prepare_and_evaluate_agree(copy, tmp_path, capsys, photos, masks,
 
 @pytest.mark.slow
 def test_cut_outs_are_pasted_and_snapping_is_timed(mini, tmp_path):
-    for script, *arguments in (
-        ("paste_cutouts.py", mini / "pool.csv", tmp_path / "sheet.png", "--count", 2, "--models", "hdnet-lite"),
-        ("benchmark_snapping.py", "--sizes", 256, "--repeats", 1),
-    ):
+    aside = [name for name in (f"{n}.png" for n in range(99)) if zlib.crc32(name.encode()) % 20 == 0][:2]
+    rng = np.random.default_rng(0)
+    for name in (*aside, "other.png"):
+        Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(tmp_path / name)
+        Image.fromarray(np.pad(np.full((20, 20), 255, np.uint8), ((14, 14), (22, 22)))).save(tmp_path / f"m{name}")
+    rows = [f"{name},m{name}" for name in (*aside, "other.png")]
+    (tmp_path / "pool.csv").write_text("\n".join(["image,masks", *rows]))
+
+    def run(script, *arguments):
         command = [sys.executable, REPOSITORY / "data_scripts" / script, *map(str, arguments)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    sheet = ("paste_cutouts.py", tmp_path / "pool.csv", tmp_path / "sheet.png", "--models", "hdnet-lite")
+    result = run(*sheet)
+    assert result.returncode == 0, result.stderr
     assert Image.open(tmp_path / "sheet.png").width > 500
-    line = result.stdout.splitlines()[1].split()
-    assert float(line[3]) == pytest.approx(float(line[1]) / float(line[2]), rel=0.1)
+    result = run("paste_cutouts.py", mini / "pool.csv", tmp_path / "sheet.png")  # one photo is aside, none to go into
+    assert result.returncode == 2
+    assert "no validation photo has a mask" in result.stderr
+    result = run("benchmark_snapping.py", "--sizes", 256, "--repeats", 1)
+    snapping, rest, ratio = map(float, result.stdout.splitlines()[1].split()[1:])
+    assert ratio == pytest.approx(snapping / rest, rel=0.1)
