@@ -9,7 +9,6 @@ from hdnet_lib.data.careless import fade
 from hdnet_lib.data.masks import PERTURBATIONS, feather, grow_mask, perturb_mask
 from hdnet_lib.data.samples import Sample
 from hdnet_lib.evaluation.methods import BASELINES
-from hdnet_lib.evaluation.robustness import with_masks
 
 MASK = np.zeros((60, 80), bool)
 MASK[20:40, 25:60] = True
@@ -84,16 +83,6 @@ def test_what_vanishes_is_empty_and_unknown_kinds_are_refused():
     assert all(np.array_equal(method([example])[0], photo) for method in BASELINES.values())
     with pytest.raises(ValueError, match="a mask can be eroded, dilated, shifted, rough, not 'blurred'"):
         perturb_mask(MASK, "blurred", 1)
-
-
-def test_a_method_gets_the_changed_mask_and_the_example_keeps_its_own():
-    photo = np.zeros((60, 80, 3), np.uint8)
-    example = Sample(photo, MASK, photo, "one", "x", "a")
-    seen = []
-    method = with_masks(lambda batch: seen.extend(batch) or BASELINES["composite"](batch), lambda mask: ~mask)
-    method([example])
-    assert np.array_equal(seen[0].mask, ~MASK)
-    assert np.array_equal(example.mask, MASK)
 
 
 def test_an_example_that_fades_is_the_composite_inside_and_the_real_photo_at_its_border():

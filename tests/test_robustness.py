@@ -38,6 +38,7 @@ def test_an_oracle_is_only_as_good_as_its_mask(small):
 
 def test_the_mask_that_a_method_is_told(small):
     example = open_examples(str(small), "test", 64, False, 1)[0]
+    mask, composite = example.mask.copy(), example.composite.copy()
     seen = []
     methods = under_conditions({"spy": lambda batch: seen.extend(batch) or [e.composite for e in batch]})
     for method in methods.values():
@@ -47,6 +48,8 @@ def test_the_mask_that_a_method_is_told(small):
     assert np.array_equal(told["2 px smaller"].mask, perturb_mask(example.mask, "eroded", 2))
     assert np.array_equal(told["fading over 2 px"].mask, example.mask)
     assert not np.array_equal(told["fading over 2 px"].composite, example.composite)
+    assert np.array_equal(example.mask, mask)
+    assert np.array_equal(example.composite, composite)
 
 
 def test_the_command_prints_a_row_for_each_method(small, tmp_path, capsys):

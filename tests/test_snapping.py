@@ -1,5 +1,7 @@
 """Masks that are moved to the border of the paste."""
 
+import math
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,8 +105,10 @@ def test_large_photos_and_how_far_a_mask_moves(scale):
     snapped = snap_mask(composite, careless)
     assert off(snapped, true) < 0.12 * off(careless, true)
     far = perturb_mask(true, "dilated", 12 * scale)
-    coarse = max(size) / COARSE if max(size) > COARSE else 1
-    limit = max(size) * REACH + 1 + 7 * 2 * coarse
+    pixel = 1  # of the coarse size
+    while max(size) / pixel > COARSE:
+        pixel *= 2
+    limit = (math.ceil(max(size) / pixel * REACH) + 7) * pixel
     moved = snap_mask(composite, far) != far
     assert not (
         moved & (np.abs(ndimage.distance_transform_edt(far) - ndimage.distance_transform_edt(~far)) > limit)

@@ -83,6 +83,12 @@ def test_gains_by_mask_are_over_the_composite_that_is_given(table):
     assert found["exact"] > found["smaller"] > 0
 
 
+def test_a_validation_of_unchanged_composites_is_logged(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "to_samples", lambda batch: [s._replace(composite=s.real) for s in to_samples(batch)])
+    run(table, tmp_path / "w.safetensors")
+    assert all(float(row["gain"]) <= 0 for row in log(tmp_path / "w.safetensors"))
+
+
 @pytest.mark.slow
 def test_training_reduces_the_loss(table, tmp_path):
     losses = []

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hdnet_lib.data.samples import RATIO_BINS, ratio_bin
+from hdnet_lib.evaluation.robustness import ROBUST, SNAPPED
 from hdnet_lib.evaluation.summary import TITLES
 from hdnet_lib.model.local_dynamic import Matches
 from hdnet_lib.utils.files import atomic_write, first_line
@@ -20,6 +21,7 @@ OUTLINE = "#ffd400"
 COLORS = [sns.color_palette("colorblind")[index] for index in (0, 3, 2, 7, 4, 9)]
 STYLES = ["-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))]
 """Lines differ in colour and in style, so that they can be told apart in grey, too; six at most."""
+MARKERS = "os^Dv*"
 LABELS = TITLES | {"psnr": "PSNR (dB)"}
 
 
@@ -342,18 +344,18 @@ def plot_masks(gains: pd.DataFrame) -> Figure:
             ``<name>``.
     """
     methods, conditions = (list(dict.fromkeys(gains.index.get_level_values(level))) for level in (0, 1))
-    networks = list(dict.fromkeys(name.removesuffix("+snap") for name in methods))
+    networks = list(dict.fromkeys(name.removesuffix(SNAPPED) for name in methods))
     figure, axis = plt.subplots(figsize=(8, 1.5 + 0.12 * len(conditions) * (len(methods) + 1)))
     for number, method in enumerate(methods):
-        color = COLORS[networks.index(method.removesuffix("+snap")) % len(COLORS)]
+        network = networks.index(method.removesuffix(SNAPPED)) % len(COLORS)
+        color, marker = COLORS[network], MARKERS[network]
         part = gains.loc[method].loc[conditions]
         y = np.arange(len(conditions)) + (number - (len(methods) - 1) / 2) / (len(methods) + 1)
-        face = color if method.endswith("+snap") else "white"
+        face = color if method.endswith(SNAPPED) else "white"
         axis.hlines(y, part.low, part.high, color=color, linewidth=1.2)
-        marker = "os^Dv*"[networks.index(method.removesuffix("+snap")) % 6]
         axis.plot(part.gain, y, marker, color=color, markerfacecolor=face, markersize=6, label=method)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(conditions)), ["mean of all" if name == "mean" else name for name in conditions])
+    axis.set_yticks(range(len(conditions)), ["mean of all" if name == ROBUST else name for name in conditions])
     axis.set(xlabel="gain over the composite (dB, with 95 % interval)", title="What a careless mask leaves of the gain")
     axis.set_ylim(len(conditions) - 0.5, -0.5)
     axis.set_yticks(np.arange(len(conditions) - 1) + 0.5, minor=True)

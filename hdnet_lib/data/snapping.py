@@ -18,9 +18,9 @@ COARSE, FINE = 384, 1536
 REACH = 1 / 64
 """How far the whole outline can move, as a share of the longer side."""
 SHIFT = 3
-"""How far of that a mask can be shifted, in pixels of the coarse size."""
+"""How far a mask can be shifted within that reach, in pixels of the coarse size."""
 STEP = 0.25
-"""Between the offsets that are tried, in the same."""
+"""Between the offsets that are tried, in pixels of the coarse size."""
 SHORTER = 0.05
 """Share of its colour step that a pixel of shift costs: of two that are alike the shorter one is taken."""
 CLEARER = 1.1
@@ -41,8 +41,8 @@ def snap_mask(composite: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Move the outline of a mask to the border of the paste.
 
     A pasted object ends at a sudden step of colour. The photo at a coarse size tells where the whole outline lies: one
-    offset and one shift, those with the largest mean step in L*a*b*. From there to finer sizes, a minimum cut within a
-    pixel of the outline decides for each pixel, object or background: the border runs where the steps are large, and
+    offset and one shift, those with the largest mean step in L*a*b*. From there to finer sizes, minimum cuts in narrow
+    bands around the outline decide for each pixel, object or background: the border runs where the steps are large, and
     where they tell little, it stays.
 
     >>> photo = np.full((64, 64, 3), 100, np.uint8)
@@ -147,7 +147,9 @@ def _outlines(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return outlines
 
 
-def _steps(lab: np.ndarray, points: np.ndarray, normals: np.ndarray, offsets: np.ndarray) -> tuple:
+def _steps(
+    lab: np.ndarray, points: np.ndarray, normals: np.ndarray, offsets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Colour steps (S', O) across outlines that are moved by offsets, and the normals of their points; of points away
     from the photo's edge."""
     inner = ((points > 1) & (points < np.array(lab.shape[:2]) - 2)).all(axis=1)

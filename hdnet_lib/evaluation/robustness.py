@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import pandas as pd
 
 from hdnet_lib.data.careless import CONDITIONS, EXACT
@@ -19,17 +18,13 @@ SNAPPED = "+snap"
 """Ends the name of a method whose masks are snapped."""
 
 
-def with_masks(method: Method, change: Callable[[np.ndarray], np.ndarray]) -> Method:
-    """A method that is given changed masks; the score still takes the true ones."""
-    return _given(method, lambda example: example._replace(mask=change(example.mask)))
-
-
 def with_snapped_masks(method: Method) -> Method:
     """A method that is given masks moved to the border of the paste (:func:`~hdnet_lib.data.snapping.snap_mask`)."""
     return _given(method, lambda example: example._replace(mask=snap_mask(example.composite, example.mask)))
 
 
 def _given(method: Method, change: Callable[[Sample], Sample]) -> Method:
+    """A method that is given changed samples; the score still takes the true ones."""
     return lambda examples: method([change(example) for example in examples])
 
 

@@ -228,19 +228,20 @@ def _settings(
     snap: bool,
 ) -> dict:
     """What decides a table of scores, and tells its reader how it was made."""
-    return (
-        {
-            "data": Path(data).name,
-            "composites": len(examples),
-            "images": hashlib.sha256(repr(examples.sources()).encode()).hexdigest(),
-            "size": examples.size,
-            "protocols": list(protocols),
-            "methods": {
-                method_name(model): fingerprint(model) + (f" in {precision}" if precision != "fp32" else "")
-                for model in models
-                if model != COMPOSITE
-            },
-        }
-        | ({"masks": list(CONDITIONS)} if masks else {})
-        | ({"snap": True} if snap else {})
-    )
+    settings = {
+        "data": Path(data).name,
+        "composites": len(examples),
+        "images": hashlib.sha256(repr(examples.sources()).encode()).hexdigest(),
+        "size": examples.size,
+        "protocols": list(protocols),
+        "methods": {
+            method_name(model): fingerprint(model) + (f" in {precision}" if precision != "fp32" else "")
+            for model in models
+            if model != COMPOSITE
+        },
+    }
+    if masks:
+        settings["masks"] = list(CONDITIONS)
+    if snap:
+        settings["snap"] = True
+    return settings

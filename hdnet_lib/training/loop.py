@@ -81,7 +81,9 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     # At the last side: the weights that are best there are the ones to keep.
     validation = _to(accelerator.device, _dataset(config, "validation", plan[-1], accelerator).composites(range(128)))
     # Of a composite that equals its photo a change of one grey level would outweigh all others.
-    examples = [sample for sample in to_samples(validation) if (sample.composite != sample.real).any()][:32]
+    samples = to_samples(validation)
+    changed = [sample for sample in samples if (sample.composite != sample.real).any()]
+    examples = (changed or samples)[:32]
     told = {name: [change(example) for example in examples] for name, change in CONDITIONS.items()}
 
     run = Run(config, output, len(plan), model, ema_model, optimizer)
