@@ -21,7 +21,7 @@ from hdnet_lib.composites.recipes import RECIPES
 from hdnet_lib.data.iharmony4 import MINI
 from hdnet_lib.data.samples import Batch
 from hdnet_lib.model.losses import foreground_mse
-from hdnet_lib.training.loop import memory_format
+from hdnet_lib.training.loop import compile_network, memory_format
 from hdnet_lib.utils.arguments import at_least
 
 
@@ -46,12 +46,12 @@ def training_step(
 ) -> Callable[[int], object]:
     """A step as in ``hdnet train``, without the average: bf16 autocast, loss of Eq. 1, fused Adam.
 
-    ``layout`` is that of images and weights, by default the one that training takes; ``compiled`` by torch.compile.
+    ``layout`` is that of images and weights, by default the one that training takes; ``compiled`` as by ``--compile``.
     """
     layout = layout or memory_format(device)
     model = create_model(name).to(device, memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    network = torch.compile(model) if compiled else model
+    network = compile_network(model, device) if compiled else model
 
     def step(_: int) -> None:
         with torch.autocast(device.type, torch.bfloat16):

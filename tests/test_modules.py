@@ -52,6 +52,16 @@ def test_statistics_by_hand_and_of_an_empty_region():
     torch.testing.assert_close((mean.item(), sd.item()), (0.0, 0.01))
 
 
+def test_rain_keeps_the_dtype_and_computes_the_statistics_in_float32():
+    feature, mask = 100 + torch.randn(2, 4, 16, 16), torch.zeros(2, 1, 16, 16)
+    mask[..., 4:12, 4:12] = 1
+    feature, rain = feature.bfloat16(), RAIN(4)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = rain(feature, mask)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), rain(feature.float(), mask), atol=0.02, rtol=0.01)
+
+
 def test_rain_gradients():
     feature, mask = feature_and_mask(0, side=4)
     check_gradients(RAIN(4).double(), feature, mask)

@@ -23,12 +23,14 @@ from hdnet_lib.composites.photo_dataset import PhotoDataset
 from hdnet_lib.data.dataset import TripletDataset
 from hdnet_lib.data.masks import perturb_mask
 from hdnet_lib.data.samples import to_batch, to_samples
+from hdnet_lib.model.global_dynamic import GlobalDynamic
 from hdnet_lib.model.losses import foreground_mse
+from hdnet_lib.model.rain import RAIN
 from hdnet_lib.model.registry import load_weights
 from hdnet_lib.training import checkpoint, loop
 from hdnet_lib.training.checkpoint import load_last, read_log
 from hdnet_lib.training.config import PRESETS, TrainingConfig, learning_rate_factor
-from hdnet_lib.training.loop import gains, train, validate
+from hdnet_lib.training.loop import compile_network, gains, train, validate
 
 
 def run(table, output, **changes):
@@ -126,27 +128,33 @@ def test_a_run_starts_near_the_identity_unless_told_otherwise(table, tmp_path):
 
 
 def test_a_compiler_that_fails_gets_one_sentence(table, tmp_path, monkeypatch):
-    def broken(module):
-        def fails(*arguments):
-            raise TorchDynamoException("no compiler\nmuch more")
+    def fails(*arguments):
+        raise TorchDynamoException("no compiler\nmuch more")
 
-        return fails
-
-    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(RAIN, "compile", lambda module, dynamic: setattr(module, "forward", fails))
     with pytest.raises(ValueError, match=r"torch\.compile cannot be used here: no compiler; train without it\."):
         run(table, tmp_path / "w.safetensors", compile=True)
 
 
-@pytest.mark.slow
-def test_compile_is_asked_for_once(table, tmp_path, monkeypatch):
+def test_on_a_cpu_rain_and_mgd_alone_are_compiled_and_on_a_gpu_the_whole(monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or module)
-    run(table, tmp_path / "plain.safetensors")
-    assert not compiled
-    run(table, tmp_path / "compiled.safetensors", compile=True)
-    assert len(compiled) == 1
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, dynamic: compiled.append(type(module)))
+    monkeypatch.setattr(torch, "compile", lambda network: "compiled")
+    network = create_model("hdnet-nano")
+    assert compile_network(network, torch.device("cpu")) is network
+    assert compiled.count(RAIN) == 7 and compiled.count(GlobalDynamic) == 3 and len(compiled) == 10
+    assert compile_network(network, torch.device("cuda")) == "compiled"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_compiled_training_is_that_of_the_modules_as_they_are(table, tmp_path):
+    run(table, tmp_path / "plain.safetensors", precision="fp32")
+    run(table, tmp_path / "compiled.safetensors", precision="fp32", compile=True)
     one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("plain", "compiled"))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert one.keys() == two.keys()
+    # Eight steps of Adam move a weight by 0.002 or more; where its gradient is nearly nothing, rounding decides how far.
+    assert all((one[name] - two[name]).abs().mean() < 5e-4 for name in one)
 
 
 def test_composites_made_for_several_steps_at_once_are_the_same(table):

@@ -27,7 +27,9 @@ class RAIN(nn.Module):
         self.background_beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, feature: Tensor, mask: Tensor) -> Tensor:
-        """feature (B, C, H, W), mask (B, 1, H', W') with 1 on the foreground -> (B, C, H, W)."""
+        """feature (B, C, H, W), mask (B, 1, H', W') with 1 on the foreground -> (B, C, H, W) of its dtype."""
+        dtype = feature.dtype
+        feature = feature.to(torch.promote_types(dtype, torch.float32))  # bf16 would round the means to three digits
         mask = resize_mask(mask, feature)
         mean_f, sd_f = region_statistics(feature, mask, self.eps)
         mean_b, sd_b = region_statistics(feature, 1 - mask, self.eps)
@@ -42,4 +44,4 @@ class RAIN(nn.Module):
         scale_b = gamma_b / sd_b
         foreground = feature * scale_f + ((mean_b * gamma_f + beta_f) - mean_f * scale_f)
         background = feature * scale_b + (beta_b - mean_b * scale_b)
-        return background + mask * (foreground - background)
+        return (background + mask * (foreground - background)).to(dtype)

@@ -53,7 +53,7 @@ class TrainingConfig:
         "identity", "identity: the network starts near it; normal: N(0, 0.02), the released one", "identity", "normal"
     )
     compile: bool = _option(
-        False, "let torch.compile make the network, a minute for each side: on a GPU twice as fast, on a CPU hardly"
+        False, "let torch.compile make the network, or on a CPU two of its modules; a minute, then about twice as fast"
     )
     start: str = _option("", "weights (.safetensors) of the same model to start from, instead of random ones")
     validate_every: int = _option(200, "steps between two lines of the log, each with a validation and a checkpoint")
