@@ -153,7 +153,7 @@ def test_compiled_training_is_that_of_the_modules_as_they_are(table, tmp_path):
     run(table, tmp_path / "compiled.safetensors", precision="fp32", compile=True)
     one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("plain", "compiled"))
     assert one.keys() == two.keys()
-    # Eight steps of Adam move a weight by 0.002 or more; where its gradient is nearly nothing, rounding decides how far.
+    # Eight steps move a weight by 0.002 or more; where its gradient is nearly nothing, rounding decides how far.
     assert all((one[name] - two[name]).abs().mean() < 5e-4 for name in one)
 
 
