@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from hdnet_lib.evaluation.chunks import read_scores
 from hdnet_lib.evaluation.methods import COMPOSITE
-from hdnet_lib.model.registry import WEIGHTS, ZOO_SCORES, list_pretrained, load_weights
+from hdnet_lib.registry import WEIGHTS, ZOO_SCORES, list_pretrained, load_weights
 from hdnet_lib.utils.files import atomic_write, first_line
 
 ZOO, SMALL = "zoo", "w8-"

@@ -3,8 +3,8 @@
 from hdnet_lib.data.images import ImageError
 from hdnet_lib.inference.harmonize import harmonize
 from hdnet_lib.model.hdnet import HDNet, paste
-from hdnet_lib.model.registry import create_model, list_models, list_pretrained, load_pretrained, load_weights
-from hdnet_lib.model.released import load_released_state_dict
+from hdnet_lib.registry import create_model, list_models, list_pretrained, load_pretrained, load_weights
+from hdnet_lib.released import load_released_state_dict
 from hdnet_lib.version import __version__
 
 __all__ = [

@@ -34,7 +34,7 @@ from hdnet_lib.inference.harmonize import WORKING_SIZE, finish, predict, prepare
 from hdnet_lib.inference.load import PRECISIONS, load_model
 from hdnet_lib.inference.onnx import export_onnx
 from hdnet_lib.model.hdnet import HDNet
-from hdnet_lib.model.registry import list_models, list_pretrained
+from hdnet_lib.registry import list_models, list_pretrained
 from hdnet_lib.training.checkpoint import read_log
 from hdnet_lib.training.config import PRESETS, options, parse_stages
 from hdnet_lib.training.loop import train

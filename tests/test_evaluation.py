@@ -28,7 +28,7 @@ from hdnet_lib.evaluation.methods import BASELINES, COMPOSITE, ModelMethod, load
 from hdnet_lib.evaluation.metrics import PROTOCOLS, Protocol, score
 from hdnet_lib.evaluation.scoring import evaluate, score_methods
 from hdnet_lib.evaluation.summary import choose_protocol, summarize
-from hdnet_lib.model.registry import WEIGHTS, create_model, load_pretrained
+from hdnet_lib.registry import WEIGHTS, create_model, load_pretrained
 
 
 def example(name, photo, shift):

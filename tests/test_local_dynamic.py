@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from hdnet_lib import create_model
 from hdnet_lib.model import streaming
 from hdnet_lib.model.local_dynamic import LocalDynamic
-from hdnet_lib.model.registry import LOCAL_DYNAMICS
 from hdnet_lib.model.streaming import StreamingLocalDynamic, nearest_neighbors
 from hdnet_lib.model.variants import ReleasedLocalDynamic
+from hdnet_lib.registry import LOCAL_DYNAMICS
 
 CHANNELS, SIDE = 6, 5
 

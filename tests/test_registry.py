@@ -7,9 +7,8 @@ from conftest import random_inputs
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from hdnet_lib import create_model, list_pretrained, load_pretrained, load_released_state_dict, load_weights
+from hdnet_lib import create_model, list_pretrained, load_pretrained, load_released_state_dict, load_weights, registry
 from hdnet_lib.cli import main
-from hdnet_lib.model import registry
 
 PARITY = Path(__file__).parent / "data" / "released_width4.safetensors"
 """What the authors' code computes with random weights; its header tells how it was made."""

@@ -26,7 +26,7 @@ from hdnet_lib.data.samples import to_batch, to_samples
 from hdnet_lib.model.global_dynamic import GlobalDynamic
 from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.model.rain import RAIN
-from hdnet_lib.model.registry import load_weights
+from hdnet_lib.registry import load_weights
 from hdnet_lib.training import checkpoint, loop
 from hdnet_lib.training.checkpoint import load_last, read_log
 from hdnet_lib.training.config import PRESETS, TrainingConfig, learning_rate_factor

@@ -20,14 +20,13 @@ import train_zoo
 from conftest import REPOSITORY, random_inputs
 from safetensors import safe_open
 
-from hdnet_lib import create_model, list_pretrained, load_pretrained
+from hdnet_lib import create_model, list_pretrained, load_pretrained, registry
 from hdnet_lib.composites.photo_dataset import PhotoDataset
 from hdnet_lib.evaluation.chunks import read_scores
 from hdnet_lib.evaluation.scoring import evaluate
 from hdnet_lib.evaluation.summary import choose_protocol, compare
-from hdnet_lib.model import registry
-from hdnet_lib.model.registry import load_weights
 from hdnet_lib.model.variants import RandomReference, ZeroReference
+from hdnet_lib.registry import load_weights
 from hdnet_lib.training.checkpoint import finished, read_log
 from hdnet_lib.training.config import TrainingConfig, parse_stages
 from hdnet_lib.training.loop import train

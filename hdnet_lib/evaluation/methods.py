@@ -15,7 +15,7 @@ from hdnet_lib.data.images import read_rgb, to_signed, to_tensor, to_unit
 from hdnet_lib.data.samples import Sample
 from hdnet_lib.inference.load import load_model
 from hdnet_lib.model.hdnet import paste
-from hdnet_lib.model.registry import PICKLED, list_pretrained
+from hdnet_lib.registry import PICKLED, list_pretrained
 from hdnet_lib.utils.device import choose_device
 
 COMPOSITE = "composite"

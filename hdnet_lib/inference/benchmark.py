@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import torch
@@ -24,8 +25,9 @@ from tqdm import tqdm
 
 from hdnet_lib.inference.load import Autocast
 from hdnet_lib.inference.onnx import OnnxModel, export_onnx
-from hdnet_lib.model.architecture import layer_table, random_inputs
-from hdnet_lib.model.registry import create_model
+from hdnet_lib.model.architecture import count_flops, layer_table, random_inputs
+from hdnet_lib.model.hdnet import HDNet
+from hdnet_lib.registry import Network, create_model
 from hdnet_lib.utils.allocator import keep_freed_memory
 from hdnet_lib.utils.device import choose_device
 
@@ -94,15 +96,20 @@ def measure(model: str, backend: str, size: int, device: str, repeats: int, onnx
     first = seconds(lambda: network(composite, mask), where, 0)[0]
     times = seconds(lambda: network(composite, mask), where, repeats)[1:]
     peak = torch.cuda.max_memory_allocated(where) if where.type == "cuda" else peak_of_process()
-    # The arithmetic that grows with the pixels: at 256, where matching is nothing beside it.
-    flops = layer_table(create_model(model)).flops.sum() * (size / 256) ** 2
-    line = {
+    # Of HDNet the arithmetic that grows with the pixels: at 256, where matching is nothing beside it.
+    counted = create_model(model).eval()
+    if isinstance(counted, HDNet):
+        flops = float(layer_table(counted).flops.sum()) * (size / 256) ** 2
+    else:
+        flops = float(count_flops(counted, size))
+    line: dict = {
         "model": model, "backend": backend, "size": size, "device": device, "machine": machine(where),
         "seconds": statistics.median(times), "first_seconds": first, "gflops_of_products": rate / 1e9,
+        "parameters": sum(parameter.numel() for parameter in counted.parameters()), "gflop": flops / 1e9,
         "roofline_seconds": flops / rate, "roofline_ratio": statistics.median(times) / flops * rate,
         "peak_gb": peak / 1e9,
     }  # fmt: skip
-    if backend == "fp32" and size <= LARGEST_REFERENCE:
+    if isinstance(counted, HDNet) and backend == "fp32" and size <= LARGEST_REFERENCE:
         released = create_model(model, local_dynamic="released").to(where).eval()
         reference = seconds(lambda: released(composite, mask), where, repeats)[1:]
         line["released_seconds"] = statistics.median(reference)
@@ -120,17 +127,18 @@ def benchmark(
     """Time networks with random weights on one random image with a square foreground.
 
     Args:
-        models: names of :func:`~hdnet_lib.model.registry.create_model`.
-        sizes: sides in pixels, multiples of 8, at least 256.
+        models: names of :func:`~hdnet_lib.registry.create_model`.
+        sizes: sides in pixels, multiples of 8, at least 256. A network that cannot take a size is left out there.
         device: "auto", "cpu", "cuda" or "mps".
         repeats: timed calls each; the median counts.
         backends: of :data:`BACKENDS`.
 
     Returns:
         A line for each model, backend and size: machine; seconds; first_seconds (of the first call, compilation
-        included); gflops_of_products (rate of a matrix product of 2048 x 2048); roofline_seconds (the convolutions'
-        arithmetic by that rate) and roofline_ratio; peak_gb (of the whole process, or of the GPU's memory);
-        released_seconds and times_released (how many times as long the released formulation takes, in float32).
+        included); gflops_of_products (rate of a matrix product of 2048 x 2048); parameters; gflop (of convolutions and
+        matrix products, for one image; of HDNet without LD's matching); roofline_seconds (that arithmetic by that rate)
+        and roofline_ratio; peak_gb (of the whole process, or of the GPU's memory); for HDNet in float32
+        released_seconds and times_released (how many times as long the released formulation takes).
 
     Raises:
         ValueError: a name, a size or the device cannot be used, or a measurement fails, perhaps for want of memory.
@@ -141,13 +149,22 @@ def benchmark(
     if unknown := [backend for backend in backends if backend not in BACKENDS]:
         raise ValueError(f"a backend is one of {', '.join(BACKENDS)}, not {unknown[0]!r}.")
     networks = {model: create_model(model) for model in models}
+    exported = {"onnx", "int8"} & set(backends)
+    if exported and (others := [model for model, network in networks.items() if not isinstance(network, HDNet)]):
+        raise ValueError(f"{' and '.join(sorted(exported))} are for HDNet alone, not for {others[0]}.")
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        jobs = [(model, backend, size) for model in models for backend in backends for size in sizes]
+        jobs = [
+            (model, backend, size)
+            for model in models
+            for backend in backends
+            for size in sizes
+            if _fits(networks[model], size)
+        ]
         for model, backend, size in tqdm(jobs, unit="measurement"):
             onnx = Path(folder) / f"{model}-{backend}.onnx"
             if backend in ("onnx", "int8") and not onnx.exists():
-                export_onnx(networks[model], onnx, [random_inputs(256)] if backend == "int8" else None)
+                export_onnx(cast(HDNet, networks[model]), onnx, [random_inputs(256)] if backend == "int8" else None)
             job = [model, backend, size, "cpu" if backend in ("onnx", "int8") else device, repeats, str(onnx)]
             command = [sys.executable, "-m", "hdnet_lib.inference.benchmark", json.dumps(job)]
             # The first call of a compiled network is to compile, also where an earlier run left its code.
@@ -159,6 +176,10 @@ def benchmark(
                 raise ValueError(f"{model} at {size} pixels, {backend}, cannot be measured: {what}")
             lines.append(json.loads(done.stdout))
     return pd.DataFrame(lines)
+
+
+def _fits(network: Network, size: int) -> bool:
+    return isinstance(network, HDNet) or (size % network.multiple == 0 and size <= (network.largest or size))
 
 
 def as_markdown(table: pd.DataFrame) -> str:

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hdnet_lib.inference.onnx import OnnxModel
-from hdnet_lib.model.hdnet import HDNet
-from hdnet_lib.model.registry import PICKLED, load_pretrained, load_weights
+from hdnet_lib.registry import PICKLED, Network, load_pretrained, load_weights
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -29,12 +28,12 @@ class Autocast(nn.Module):
             return self.model(composite, mask).float()
 
 
-def load_model(name: str, precision: str = "fp32") -> HDNet | Autocast | OnnxModel:
+def load_model(name: str, precision: str = "fp32") -> Network | Autocast | OnnxModel:
     """Weights that come with the package, or a file of your own.
 
     Args:
-        name: one of :func:`~hdnet_lib.model.registry.list_pretrained`, or a file whose name ends with .safetensors
-            (:func:`~hdnet_lib.model.registry.load_weights`) or .onnx (:class:`~hdnet_lib.inference.onnx.OnnxModel`).
+        name: one of :func:`~hdnet_lib.registry.list_pretrained`, or a file whose name ends with .safetensors
+            (:func:`~hdnet_lib.registry.load_weights`) or .onnx (:class:`~hdnet_lib.inference.onnx.OnnxModel`).
         precision: "fp32", or "bf16" to compute the convolutions in bfloat16, which pays on wide networks.
 
     Raises:

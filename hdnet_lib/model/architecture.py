@@ -2,7 +2,8 @@
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdnet_lib.model.hdnet import ENCODER, HDNet
@@ -57,6 +58,19 @@ def layer_table(model: HDNet, size: int = 256) -> pd.DataFrame:
     table = pd.DataFrame(lines).T.rename_axis("stage").infer_objects()
     table["flops"] = [sum(counts[f"{type(model).__name__}.{name}"].values()) for name in table.index]
     return table
+
+
+@torch.inference_mode()
+def count_flops(network: nn.Module, size: int = 256) -> int:
+    """Floating-point operations of any network on one square image, counted as in :func:`layer_table`."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # what is fused is not counted
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            network(*random_inputs(size))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return counter.get_total_flops()
 
 
 def _is_stage(name: str, module: torch.nn.Module) -> bool:

@@ -168,7 +168,9 @@ def paste(output: Tensor, composite: Tensor, mask: Tensor) -> Tensor:
     return composite + mask * (output - composite)
 
 
-def check_inputs(composite: Tensor, mask: Tensor) -> None:
+def check_inputs(
+    composite: Tensor, mask: Tensor, multiple: int = STRIDE, smallest: int = MIN_SIZE, largest: int | None = None
+) -> None:
     """Shapes and dtypes only: a check of the values would make a GPU wait."""
     for name, tensor, channels in (("composite", composite, 3), ("mask", mask, 1)):
         if not isinstance(tensor, Tensor):
@@ -184,8 +186,8 @@ def check_inputs(composite: Tensor, mask: Tensor) -> None:
             f"composite {tuple(composite.shape)} and mask {tuple(mask.shape)} must agree in batch, height and width."
         )
     height, width = composite.shape[2:]
-    if composite.shape[0] < 1 or min(height, width) < MIN_SIZE or height % STRIDE or width % STRIDE:
-        raise ValueError(
-            f"height and width must be multiples of {STRIDE} and at least {MIN_SIZE}, and the batch not empty: "
-            f"got {tuple(composite.shape)}."
-        )
+    fits = all(smallest <= side <= (largest or side) and side % multiple == 0 for side in (height, width))
+    if composite.shape[0] < 1 or not fits:
+        sizes = f"{smallest}" if smallest == largest else f"multiples of {multiple} and at least {smallest}"
+        sizes += f" and at most {largest}" if largest and largest > smallest else ""
+        raise ValueError(f"height and width must be {sizes}, and the batch not empty: got {tuple(composite.shape)}.")

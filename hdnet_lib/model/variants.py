@@ -1,6 +1,6 @@
 """Variants of the paper's modules: what the authors' code does instead, rows of the ablation, and controls.
 
-Each is a small class that says what it changes. :mod:`~hdnet_lib.model.registry` gives them names.
+Each is a small class that says what it changes. :mod:`~hdnet_lib.registry` gives them names.
 """
 
 from collections import OrderedDict

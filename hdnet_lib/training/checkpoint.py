@@ -12,8 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hdnet_lib.model.hdnet import HDNet
-from hdnet_lib.model.registry import create_model
+from hdnet_lib.registry import Network, create_model
 from hdnet_lib.training.config import TrainingConfig
 from hdnet_lib.utils.files import atomic_write, first_line
 from hdnet_lib.utils.paths import CHECKOUT
@@ -26,7 +25,7 @@ def read_log(output: str | Path) -> list[dict]:
     return state["log"] if state else []
 
 
-def load_last(output: str | Path) -> HDNet:
+def load_last(output: str | Path) -> Network:
     """The model of the last validation of the run that writes ``output``, better or not, in evaluation mode.
 
     Raises:
@@ -66,8 +65,8 @@ class Run:
         config: TrainingConfig,
         output: Path,
         steps: int,
-        model: HDNet,
-        ema_model: HDNet,
+        model: Network,
+        ema_model: Network,
         optimizer: torch.optim.Adam,
     ) -> None:
         self.config, self.output = config, output

@@ -20,7 +20,7 @@ class TrainingConfig:
 
     model: str = _option("hdnet-lite", "a name of create_model, such as hdnet-lite")
     overrides: dict = field(default_factory=dict)
-    """Arguments of :func:`~hdnet_lib.model.registry.create_model` beside the name, such as ``{"k": 3}``."""
+    """Arguments of :func:`~hdnet_lib.registry.create_model` beside the name, such as ``{"k": 3}``."""
     data: str = "photos.csv"
     """A CSV table of photos and masks (:class:`~hdnet_lib.composites.photo_dataset.PhotoDataset`), composites made on
     the fly; or a folder in iHarmony4 layout, or "mini", whose own composites are read
@@ -50,7 +50,10 @@ class TrainingConfig:
     )
     precision: str = _option("bf16", "bf16 (autocast) or fp32", "bf16", "fp32")
     initialization: str = _option(
-        "identity", "identity: the network starts near it; normal: N(0, 0.02), the released one", "identity", "normal"
+        "identity",
+        "of HDNet; identity: the network starts near it; normal: N(0, 0.02), the released one",
+        "identity",
+        "normal",
     )
     compile: bool = _option(
         False, "let torch.compile make the network, or on a CPU two of its modules; a minute, then about twice as fast"

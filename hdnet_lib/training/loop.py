@@ -25,7 +25,7 @@ from hdnet_lib.model.hdnet import HDNet, paste
 from hdnet_lib.model.initialization import initialize_as_identity
 from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.model.rain import RAIN
-from hdnet_lib.model.registry import create_model, load_state, load_weights
+from hdnet_lib.registry import Network, create_model, load_state, load_weights
 from hdnet_lib.training.checkpoint import Run
 from hdnet_lib.training.config import TrainingConfig, check_config, learning_rate_factor
 from hdnet_lib.utils.device import choose_device, synthesis_device
@@ -55,7 +55,7 @@ def compile_network(network: nn.Module, device: torch.device) -> Callable[..., T
     return network
 
 
-def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf) -> HDNet | None:
+def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf) -> Network | None:
     """Train a model and write ``output`` (safetensors with a JSON header), and next to it a log and a checkpoint.
 
     The log is a CSV file (suffix ``.csv``): at every validation the mean loss since the last one; the loss and the
@@ -88,7 +88,7 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     model = model.to(memory_format=memory_format(accelerator.device))  # type: ignore[call-overload]
     averages = AveragedModel(model).requires_grad_(False)
     averages.n_averaged.fill_(1)  # or else the first update would copy
-    ema_model = cast(HDNet, averages.module)
+    ema_model = cast(Network, averages.module).eval()
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, fused=accelerator.device.type in ("cpu", "cuda")
     )
@@ -160,17 +160,19 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     return load_weights(output)
 
 
-def _new_model(config: TrainingConfig) -> HDNet:
+def _new_model(config: TrainingConfig) -> Network:
     torch.manual_seed(config.seed)
     model = create_model(config.model, **config.overrides)
-    if config.initialization == "identity":
+    if config.initialization == "identity" and isinstance(model, HDNet):
         initialize_as_identity(model)
     if config.start:
         load_state(model, config.start)
     return model
 
 
-def _validated(loss: Tensor, model: HDNet, validation: Batch, step: int, accelerator: Accelerator) -> dict[str, float]:
+def _validated(
+    loss: Tensor, model: Network, validation: Batch, step: int, accelerator: Accelerator
+) -> dict[str, float]:
     """Mean training loss over all processes, and the scores of the validation, or an error where one is no number."""
     mean = accelerator.reduce(loss, reduction="mean").item()
     held_out, psnr = validate(model, validation)  # in every process, so that all see the same failure

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from hdnet_lib.model.hdnet import HDNet
-from hdnet_lib.model.registry import create_model
+from hdnet_lib.peers.base import Peer
+from hdnet_lib.peers.released import load_peer_state_dict
+from hdnet_lib.registry import create_model
 
 
 def _released_names() -> dict[str, str | None]:
@@ -28,16 +30,18 @@ def _released_names() -> dict[str, str | None]:
     return names
 
 
-def load_released_state_dict(state_dict: Mapping[str, Tensor]) -> HDNet:
+def load_released_state_dict(state_dict: Mapping[str, Tensor], system: str = "hdnet", **overrides) -> HDNet | Peer:
     """Turn weights trained with the authors' code into a model that computes what that code computes.
 
-    The width is read from the tensors, LD is the released one, and the guide convolutions, which the
+    The width is read from the tensors. In HDNet LD is the released one, and the guide convolutions, which the
     released code holds but never calls, are left out. Read a ``.pth`` file with
     ``torch.load(path, weights_only=True)``, which runs no code from it.
 
     Args:
         state_dict: the released keys ("model_layer0.weight", ...), with or without the prefix
             "module." of DataParallel.
+        system: "hdnet", or the name of a system that the paper compares with, as :func:`~hdnet_lib.list_models` has it.
+        **overrides: arguments of that system's network which no shape tells, such as ``low``.
 
     Returns:
         The model, in evaluation mode.
@@ -48,6 +52,8 @@ def load_released_state_dict(state_dict: Mapping[str, Tensor]) -> HDNet:
     if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
         raise ValueError(f"A state dict maps names to tensors; this is a {type(state_dict).__name__}.")
     released = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    if system != "hdnet":
+        return load_peer_state_dict(released, system, **overrides)
     first = released.get("model_layer0.weight")
     if first is None:
         raise ValueError("This is not a state dict of the released HDNet: it has no 'model_layer0.weight'.")

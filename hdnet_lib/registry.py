@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -27,11 +30,15 @@ from hdnet_lib.model.variants import (
     ZeroedForeground,
     ZeroReference,
 )
+from hdnet_lib.peers.base import Peer
+from hdnet_lib.peers.systems import PEERS
 from hdnet_lib.utils.files import first_line
 
+Network = HDNet | Peer
+"""What is called with composite and mask, and gives the whole image: see :meth:`HDNet.forward`."""
 PICKLED = (".pth", ".pt", ".ckpt", ".tar", ".pkl")
 """Endings of files that PyTorch writes with pickle."""
-WEIGHTS = Path(__file__).parents[1] / "weights"
+WEIGHTS = Path(__file__).parent / "weights"
 ZOO_SCORES = WEIGHTS / "zoo_scores.csv.gz"
 """Scores of every run of the zoo, all seeds, on the validation photos: a table of
 :func:`~hdnet_lib.evaluation.scoring.evaluate`, whose settings lie next to it. Of each entry one seed's weights ship."""
@@ -68,12 +75,12 @@ _PRESETS: dict[str, dict] = {
 }
 
 
-def list_models() -> list[str]:
-    """Names that :func:`create_model` knows."""
-    return list(_PRESETS)
+def list_models() -> dict[str, str]:
+    """Names that :func:`create_model` knows, each with its family: the paper's own, or a trunk that several share."""
+    return dict.fromkeys(_PRESETS, "HDNet") | {name: peer.family for name, peer in PEERS.items()}
 
 
-def create_model(name: str, **overrides) -> HDNet:
+def create_model(name: str, **overrides) -> Network:
     """Build a model with fresh random weights.
 
     >>> model = create_model("hdnet-lite", k=3)
@@ -82,21 +89,25 @@ def create_model(name: str, **overrides) -> HDNet:
 
     Args:
         name: one of :func:`list_models`: "hdnet" (width 32), "hdnet-lite" (width 8), "hdnet-nano"
-            (width 2, for tests), or a row of Table 3 at width 32.
-        **overrides: ``width``; ``k`` of LD; ``local_dynamic``, one of :data:`LOCAL_DYNAMICS`; ``use_local_dynamic``,
-            False for a network without LD (a row without LD accepts the two before and has no use for them);
-            ``decoder_module``, one of :data:`DECODER_MODULES`; ``learned_mask``, True for HDNet*, whose MGDs predict
-            their mask; ``use_rain``, False for a control with plain instance norm in the decoder.
+            (width 2, for tests), or a row of Table 3 at width 32; or a system that the paper compares with, named as
+            its code is, such as "issam" for iS2AM.
+        **overrides: for the other systems the arguments of their class in :mod:`hdnet_lib.peers`. For HDNet: ``width``;
+            ``k`` of LD; ``local_dynamic``, one of :data:`LOCAL_DYNAMICS`; ``use_local_dynamic``, False for a network
+            without LD (a row without LD accepts the two before and has no use for them); ``decoder_module``, one of
+            :data:`DECODER_MODULES`; ``learned_mask``, True for HDNet*, whose MGDs predict their mask; ``use_rain``,
+            False for a control with plain instance norm in the decoder.
 
     Raises:
         ValueError: the name or an argument is unknown or out of range.
     """
-    if name not in _PRESETS:
-        raise ValueError(f"there is no model called {name!r}, only {', '.join(_PRESETS)}.")
+    if name not in list_models():
+        raise ValueError(f"there is no model called {name!r}, only {', '.join(list_models())}.")
+    build: Callable[..., Network] = partial(_build, **_PRESETS[name]) if name in _PRESETS else PEERS[name].network
     try:
-        return _build(**{**_PRESETS[name], **overrides})
+        arguments = signature(build).bind(**overrides)
     except TypeError as error:
-        raise ValueError(f"create_model({name!r}): {str(error).removeprefix('_build() ')}.") from None
+        raise ValueError(f"create_model({name!r}): {error}.") from None
+    return build(**arguments.arguments)
 
 
 def _build(
@@ -150,7 +161,7 @@ def list_pretrained() -> dict[str, Pretrained]:
     return {name: entry for name, entry in entries.items() if (WEIGHTS / entry.file).is_file()}
 
 
-def load_pretrained(name: str = "hdnet-lite") -> HDNet:
+def load_pretrained(name: str = "hdnet-lite") -> Network:
     """Build a model with weights that come with the package, in evaluation mode.
 
     The file is safetensors, so nothing is unpickled, and its sha256 is checked first.
@@ -173,7 +184,7 @@ def load_pretrained(name: str = "hdnet-lite") -> HDNet:
     return model.eval()
 
 
-def load_weights(path: str | Path) -> HDNet:
+def load_weights(path: str | Path) -> Network:
     """Build a model with weights that ``hdnet train`` wrote, in evaluation mode; nothing is unpickled.
 
     Raises:
@@ -197,7 +208,7 @@ def load_weights(path: str | Path) -> HDNet:
     return model.eval()
 
 
-def load_state(model: HDNet, path: str | Path) -> None:
+def load_state(model: nn.Module, path: str | Path) -> None:
     """Load weights (safetensors) into a model.
 
     Raises:

@@ -1,0 +1,43 @@
+"""What the networks of this package share: how they are called, and what they ask of sizes."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from hdnet_lib.model.hdnet import check_inputs
+
+
+class Peer(nn.Module):
+    """A network of another paper, called as :class:`~hdnet_lib.model.hdnet.HDNet` is.
+
+    Each changes the ranges of colours as its authors do. The result is that of their code before pasting, where that
+    code pastes afterwards.
+    """
+
+    multiple: ClassVar[int] = 1
+    """Height and width must be multiples of this."""
+    smallest: ClassVar[int] = 16
+    """Smallest height and width."""
+    largest: ClassVar[int | None] = None
+    """Largest height and width; None for any."""
+
+    def forward(self, composite: Tensor, mask: Tensor) -> Tensor:
+        """Predict the whole image; only its foreground is meant to be used.
+
+        Args:
+            composite: (B, 3, H, W), float, in [-1, 1].
+            mask: (B, 1, H, W), same dtype and device, 1 on the foreground and 0 on the background.
+
+        Returns:
+            (B, 3, H, W), meant to lie in [-1, 1]; networks without an activation at the end leave it a little.
+
+        Raises:
+            ValueError: a shape does not fit.
+            TypeError: a dtype does not fit.
+        """
+        check_inputs(composite, mask, self.multiple, self.smallest, self.largest)
+        return self.predict(composite, mask)
+
+    def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
+        """:meth:`forward` without its checks."""
+        raise NotImplementedError

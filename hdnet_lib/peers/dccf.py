@@ -1,0 +1,77 @@
+"""DCCF (Xue et al., ECCV 2022): four filters that a person could follow, with arguments for each pixel."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hdnet_lib.peers.hsv import hsv_to_rgb, rgb_to_hsv
+from hdnet_lib.peers.issam import Trunk
+from hdnet_lib.peers.maps import LOW, color_matrix, enlarge, shrink
+from hdnet_lib.peers.ranges import denormalize, from_unit, normalize, to_unit
+
+EPS = 1e-7
+PIECES = 8
+"""Straight pieces of the curve of luminance."""
+
+
+def change_luminance(image: Tensor, slopes: Tensor, offset: Tensor) -> Tensor:
+    """A curve for the value of HSV: slopes (B, 8, H, W), offset (B, H, W); image (B, 3, H, W) in [0, 1]."""
+    hue, saturation, value = rgb_to_hsv(image, EPS)
+    knots = torch.arange(PIECES, device=image.device).view(1, -1, 1, 1) / PIECES
+    curve = (slopes * F.relu(value.unsqueeze(1) - knots)).sum(dim=1) + offset.clamp(-0.2, 0.2)
+    return hsv_to_rgb(hue, saturation, curve.clamp(0, 1))
+
+
+def change_saturation(image: Tensor, amount: Tensor) -> Tensor:
+    """Stretch around the lightness by amount (B, 1, H, W), but keep hue and value: (B, 3, H, W) in [0, 1]."""
+    amount = amount.clamp(-1, 1).clamp(-0.99, 0.99)
+    high, low = image.amax(dim=1, keepdim=True), image.amin(dim=1, keepdim=True)
+    both, spread = high + low, high - low
+    now = spread / (torch.where(both < 1, both, 2 - both) + EPS)
+    more = 1 / torch.where(now >= 1 - amount, now, 1 - amount).clamp(min=EPS) - 1
+    factor = torch.where(amount < 0, amount, more)
+    stretched = torch.where(spread > 0, image + (image - both / 2) * factor, image)
+    hue, _, value = rgb_to_hsv(image, EPS)
+    return hsv_to_rgb(hue, rgb_to_hsv(stretched.clamp(0, 1), EPS)[1], value)
+
+
+def change_hue(image: Tensor, maps: Tensor) -> Tensor:
+    """Take the hue of ``A x + b``; maps (B, 12, H, W) hold A column by column."""
+    _, saturation, value = rgb_to_hsv(image, EPS)
+    turned = color_matrix(image, transpose(maps)).clamp(0, 1)
+    return hsv_to_rgb(rgb_to_hsv(turned, EPS)[0], saturation, value)
+
+
+def transpose(maps: Tensor) -> Tensor:
+    """Matrices of (B, 12, H, W) from column by column to row by row."""
+    return torch.cat([maps[:, :9].unflatten(1, (3, 3)).transpose(1, 2).flatten(1, 2), maps[:, 9:]], dim=1)
+
+
+class DCCF(Trunk):
+    """DCCF on the trunk of iS2AM.
+
+    Args:
+        width: channels of the trunk, n.
+        low: side in pixels at which the trunk sees the image.
+    """
+
+    def __init__(self, width: int = 32, low: int = LOW) -> None:
+        super().__init__(width)
+        self.low = low
+        self.filters, self.refine = nn.Conv2d(width, 12 + PIECES + 2, 1), nn.Conv2d(width, 12, 1)
+
+    def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
+        """See :meth:`Peer.forward`."""
+        unit = to_unit(composite)
+        return self.render(unit, shrink(unit, self.low), shrink(mask, self.low))
+
+    def render(self, unit: Tensor, low: Tensor, low_mask: Tensor) -> Tensor:
+        """unit (B, 3, H, W) in [0, 1], and the small image and mask that the trunk sees -> (B, 3, H, W) in [-1, 1]."""
+        feature, share, _ = self.features(normalize(low), low_mask)
+        maps, refine, share = (enlarge(each, unit) for each in (self.filters(feature), self.refine(feature), share))
+        image = change_luminance(unit, maps[:, 12:20], maps[:, 20])
+        image = change_saturation(image, maps[:, 21:22])
+        image = change_hue(image, maps[:, :12])
+        image = color_matrix(image.detach(), transpose(F.normalize(refine, dim=1))).clamp(0, 1)
+        normalized = normalize(unit)
+        return from_unit(denormalize(share * normalize(image) + (1 - share) * normalized))

@@ -1,0 +1,243 @@
+"""The other systems compute what their authors' code computes, and have its size."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from hdnet_lib import create_model, list_models, load_released_state_dict
+from hdnet_lib.model.architecture import count_flops
+from hdnet_lib.peers.cdtnet import look_up
+from hdnet_lib.peers.harmonizer import FILTERS, apply_filters
+from hdnet_lib.peers.hsv import hsv_to_rgb, rgb_to_hsv
+from hdnet_lib.peers.ranges import denormalize, from_unit, normalize
+from hdnet_lib.peers.released import RELEASED
+from hdnet_lib.peers.s2crnet import PIECES, apply_curves, foreground_crop
+from hdnet_lib.peers.systems import PEERS
+
+FILES = Path(__file__).parent / "data" / "peers"
+"""Random weights of narrow networks, and what the public code makes of an input; three systems, the others lie where
+``HDNET_PARITY`` says."""
+
+# Parameters, and GFLOP of one image of 256 x 256 pixels, counted on the public code.
+SIZES = {
+    "rainnet": (54_759_043, 13.71), "dovenet": (54_755_587, 13.74), "bargainnet": (58_695_700, 16.25),
+    "s2am": (67_003_051, 70.12), "dih": (8_301_507, 3.31), "idih": (8_301_284, 3.31), "issam": (2_185_340, 29.77),
+    # Three tensors of iS2AM's head to RGB that PCT-Net and DCCF store and do not use: 99 parameters.
+    "pctnet": (2_185_736 - 99, 29.81), "dccf": (2_186_462 - 99, 29.90), "cdtnet": (2_744_400, 37.71),
+    # Six numbers for a noise that is never added, in each of three modules.
+    "duconet": (7_630_487 - 18, 72.39), "pctnet-vit": (4_809_896, 39.21), "s2crnet-sn": (919_296, 1.21),
+    "s2crnet-vgg": (15_108_672, 80.18), "harmonizer": (4_726_882, 1.02), "intrinsic": (40_863_086, 427.1),
+    "dht": (26_515_654, 539.8),
+}  # fmt: skip
+
+# Our module -> activation in the file.
+ACTIVATIONS = {
+    "rainnet": {"unet.up_norms.3": "model_layer11norm", "unet.up_norms.4": "unet_block.upnorm"},
+    "dovenet": {"unet.gates.3.gate": "model.model.1.model.3.model.3.attention"},
+    "bargainnet": {"extractor.code": "E"},
+    "s2am": {"unet.gates.1": "model.model.sub.model.attention"},
+    "dih": {"decoder.0": "decoder.deconv_blocks.0", "encoder.4": "encoder.blocks_connected.block4"},
+    "idih": {"decoder.0": "decoder.deconv_blocks.0", "blend": "decoder.conv_attention"},
+    "issam": {"decoder.2.attention": "decoder.up_blocks.2.attention", "decoder.0.up": "decoder.up_blocks.0.upconv"},
+    "pctnet": {"transform": "get_params"},
+    "pctnet-vit": {"transform": "get_params"},
+    "cdtnet": {"colors.weights": "lut.classifier"},
+    "dccf": {"filters": "filters", "refine": "refine_filters"},
+    "duconet": {"encoders.0": "l_encoder", "controls.1": "decoder.up_blocks.1.control_module"},
+    "s2crnet-sn": {"trunk": "squeezenet1_1"},
+    "s2crnet-vgg": {"trunk": "model"},
+    "harmonizer": {"blocks.3": "backbone._blocks.3"},
+    "intrinsic": {
+        "relight.0.relights.0": "lightingRes.resblocks.0.lt_1",
+        "reconstruct_reflectance.0": "reflectanceRec.resblocks.0",
+        "scores": "ifm",
+        "lights": "lighting",
+    },
+    "dht": {"reflectance.0": "reflectance_transformer_enc.encoder.layers.0"},
+}
+
+
+def parity_file(system):
+    """The tensors of a system, or a skipped test."""
+    folders = (FILES, Path(os.environ.get("HDNET_PARITY", FILES)))
+    for folder in folders:
+        if (folder / f"{system}.safetensors").is_file():
+            return load_file(folder / f"{system}.safetensors")
+    pytest.skip(f"{system}.safetensors is not here; HDNET_PARITY names the folder that has it")
+
+
+def published(tensors):
+    """The published weights."""
+    return {name.removeprefix("weights."): value for name, value in tensors.items() if name.startswith("weights.")}
+
+
+def run(model, system, tensors):
+    """The result in [-1, 1], on the small images that the file gives where the public code takes two sizes."""
+    unit, mask = tensors["input"].float(), tensors["mask"].float()
+    if system in ("pctnet", "dccf"):
+        return model.render(unit, tensors["low_input"].float(), tensors["low_mask"].float())
+    if system == "pctnet-vit":
+        return model.render(unit, mask, tensors["low_input"].float(), tensors["low_mask"].float())
+    if system.startswith("s2crnet"):
+        foreground = tensors["fore"].float()
+        return model.render(unit, mask, foreground[:, :3] * foreground[:, 3:], unit * (1 - mask))
+    if system == "duconet":
+        return model.render(unit, mask, tensors["lab"].float())
+    return model.predict(from_unit(unit), mask)
+
+
+def expected(system, tensors):
+    """What the public code gave, in [-1, 1]."""
+    if system.startswith(("s2crnet", "harmonizer")):  # the file's output is not pasted, and six arguments
+        return from_unit(tensors["harmonized"])
+    if system in ("dih", "idih", "issam", "pctnet", "dccf", "duconet"):
+        return from_unit(denormalize(tensors["output"]))
+    signed = system in ("rainnet", "dovenet", "bargainnet")
+    return tensors["output"] if signed else from_unit(tensors["output"])
+
+
+@pytest.mark.parametrize("system", PEERS)
+@torch.inference_mode()
+def test_outputs_and_activations_are_those_of_the_public_code(system):
+    tensors = parity_file(system)
+    model = load_released_state_dict(published(tensors), system, **({"low": 64} if system == "cdtnet" else {}))
+    assert not model.training
+    seen = {}
+    for own, name in ACTIVATIONS[system].items():
+        model.get_submodule(own).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.setdefault(name, output)
+        )
+    torch.testing.assert_close(run(model, system, tensors), expected(system, tensors), atol=1e-4, rtol=0)
+    for name, output in seen.items():
+        wanted = tensors[f"act.{name}" if f"act.{name}" in tensors else f"act.{name}.out"].float()
+        output = output[0] if isinstance(output, tuple) else output
+        if system == "dht":
+            output = output.transpose(0, 1)
+        if system == "dovenet":
+            output = output.sigmoid()
+        torch.testing.assert_close(output.reshape(wanted.shape), wanted, atol=1e-5, rtol=0)
+    assert seen.keys() == set(ACTIVATIONS[system].values())
+
+
+@pytest.mark.parametrize("system", [*PEERS, "hdnet", "hdnet-lite"])
+@torch.inference_mode()
+@pytest.mark.slow
+def test_parameters_and_arithmetic_are_those_of_the_public_code(system):
+    model = create_model(system).eval()
+    parameters, gflop = SIZES.get(system) or {"hdnet": (10_413_487, 57.92), "hdnet-lite": (652_663, 3.78)}[system]
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert count_flops(model) / 1e9 == pytest.approx(gflop, abs=0.006)
+
+
+@pytest.mark.parametrize("system", PEERS)
+def test_a_size_that_a_system_cannot_take_gets_one_sentence(system):
+    model = create_model(system)
+    composite, mask = torch.zeros(1, 3, 100, 260), torch.zeros(1, 1, 100, 260)
+    if model.multiple == model.smallest - 15:  # any size will do: none is refused but tiny ones
+        composite, mask = composite[..., :8], mask[..., :8]
+    with pytest.raises(
+        ValueError, match=r"^height and width must be (256|multiples of \d+ and at least \d+), and the b"
+    ):
+        model(composite, mask)
+
+
+@pytest.mark.parametrize("system", ["pctnet", "dccf", "cdtnet", "s2crnet-sn", "harmonizer"])
+@torch.inference_mode()
+def test_systems_that_work_small_take_any_size(system):
+    model = create_model(system, low=64).eval()
+    composite, mask = torch.rand(1, 3, 91, 133) * 2 - 1, torch.zeros(1, 1, 91, 133)
+    mask[..., 20:60, 30:80] = 1
+    assert model(composite, mask).shape == composite.shape
+
+
+def test_overrides_and_names_that_are_wrong_get_one_sentence():
+    assert create_model("dovenet", width=8).unet.down[0].out_channels == 8
+    with pytest.raises(ValueError, match=r"create_model\('dovenet'\): got an unexpected keyword argument 'k'"):
+        create_model("dovenet", k=3)
+    with pytest.raises(ValueError, match="must be at least 8"):
+        create_model("s2am", width=4)
+    with pytest.raises(ValueError, match="no system called 'scs-co'"):
+        load_released_state_dict({}, "scs-co")
+    state = published(parity_file("issam"))
+    with pytest.raises(ValueError, match="not a state dict of dovenet"):
+        load_released_state_dict(state, "dovenet")
+    with pytest.raises(ValueError, match=r"issam has no tensor called 'more'"):
+        load_released_state_dict(state | {"more": torch.zeros(1)}, "issam")
+    with pytest.raises(ValueError, match=r"lacks 1 tensors of issam, among them 'decoder\.to_rgb\.bias'"):
+        load_released_state_dict({k: v for k, v in state.items() if k != "decoder.to_rgb.bias"}, "issam")
+    with pytest.raises(ValueError, match=r"'decoder\.to_rgb\.bias' has the shape \(4,\), not \(3,\)"):
+        load_released_state_dict(state | {"decoder.to_rgb.bias": torch.zeros(4)}, "issam")
+
+
+def test_every_system_has_its_published_names_and_a_family():
+    assert RELEASED.keys() == PEERS.keys() == SIZES.keys() == ACTIVATIONS.keys()
+    assert list_models()["hdnet-lite"] == "HDNet"
+    assert {name: family for name, family in list_models().items() if name in PEERS} == {
+        name: system.family for name, system in PEERS.items()
+    }
+
+
+def test_curves_are_sums_of_clamped_ramps():
+    image, slopes = torch.rand(2, 3, 5, 7), torch.rand(2, 3, PIECES)
+    ramps = sum((image - i / PIECES).clamp(0, 1 / PIECES) * slopes[:, :, i, None, None] for i in range(PIECES))
+    torch.testing.assert_close(apply_curves(image, slopes), PIECES * ramps / slopes.sum(dim=2)[..., None, None])
+    straight = torch.ones(2, 3, PIECES)
+    torch.testing.assert_close(apply_curves(image, straight), image)
+
+
+def test_the_crop_is_the_masks_bounding_box_and_an_empty_mask_gives_black():
+    unit, mask = torch.rand(2, 3, 40, 30), torch.zeros(2, 1, 40, 30)
+    mask[0, :, 10:20, 5:15] = 1
+    crops = foreground_crop(unit, mask, 20)
+    wanted = F.interpolate(unit[:1, :, 10:20, 5:15], size=(20, 20), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(crops[:1], wanted)
+    assert not crops[1].any()
+
+
+def test_hsv_goes_there_and_back():
+    image = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(hsv_to_rgb(*rgb_to_hsv(image)), image, atol=1e-5, rtol=0)
+    hue, saturation, value = rgb_to_hsv(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1))
+    assert (hue.item(), saturation.item(), value.item()) == pytest.approx((1 / 12, 1, 1))
+
+
+def test_an_identity_table_changes_nothing():
+    steps = torch.linspace(0, 1, 5)
+    table = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij")[::-1])[None]
+    image = torch.rand(1, 3, 9, 11)
+    torch.testing.assert_close(look_up(image, table), image, atol=1e-5, rtol=0)
+
+
+def test_filters_of_argument_zero_change_nothing():
+    image = torch.rand(2, 3, 16, 16) * 0.9 + 0.05
+    for changed in apply_filters(image, torch.zeros(2, len(FILTERS))):
+        torch.testing.assert_close(changed, image, atol=1e-4, rtol=0)
+
+
+def test_normalized_colours_come_back():
+    image = torch.rand(1, 3, 4, 4)
+    torch.testing.assert_close(denormalize(normalize(image)), image)
+
+
+def test_a_mask_that_covers_everything_gives_numbers():
+    model = create_model("dht", width=16, layers=1).eval()
+    result = model(torch.rand(1, 3, 32, 32) * 2 - 1, torch.ones(1, 1, 32, 32))
+    assert result.isfinite().all()
+
+
+@pytest.mark.parametrize("system", PEERS)
+def test_every_parameter_gets_a_gradient(system):
+    narrow = {"s2am": {"width": 8}, "dht": {"width": 16, "layers": 1}, "harmonizer": {"width": 0.4, "low": 64}}
+    overrides = narrow.get(system, {"width": 4})
+    model = create_model(system, **overrides)
+    side = max(model.smallest, 64)
+    composite, mask = torch.rand(2, 3, side, side) * 2 - 1, torch.zeros(2, 1, side, side)
+    mask[..., side // 4 : side // 2, side // 4 : side // 2] = 1
+    model(composite, mask).square().mean().backward()
+    without = {name.partition(".")[0] for name, parameter in model.named_parameters() if parameter.grad is None}
+    # The authors of DCCF cut the gradient before its last stage: losses of their own train the filters.
+    assert without == ({"filters"} if system == "dccf" else set())
