@@ -492,3 +492,13 @@ def test_command_line(table, tmp_path, capsys):
         assert main([*arguments, "--stages", "16:8,32:4", "--batch-size", "4"]) == 0
         assert "w.safetensors: all 3 steps are made; the weights are those of step 3." in capsys.readouterr().out
     assert (tmp_path / "w.safetensors").is_file()
+
+
+def test_another_system_trains_by_the_common_loss_and_comes_back(table, tmp_path):
+    output = tmp_path / "w.safetensors"
+    trained = run(table, output, model="issam", overrides={"width": 4})
+    assert not trained.training
+    assert trained.get_buffer("encoder.2.0.norm.num_batches_tracked").item() == 8
+    again = load_weights(output)
+    one, two = trained.state_dict(), again.state_dict()
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)

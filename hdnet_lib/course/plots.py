@@ -393,6 +393,29 @@ def plot_scaling(table: pd.DataFrame, here: pd.DataFrame) -> Figure:
     return figure
 
 
+def plot_system_times(seconds: pd.DataFrame, machine: str) -> Figure:
+    """Time of one image for many systems, a row each, the fastest first.
+
+    Args:
+        seconds: index: system; columns: side of the image in pixels; NaN where a system cannot take it. Systems whose
+            names start with "HDNet" are printed bold.
+        machine: the processor.
+    """
+    seconds = seconds.sort_values(seconds.columns[0], ascending=False)
+    figure, axis = plt.subplots(figsize=(9, 0.32 * len(seconds) + 1.4))
+    rows = range(len(seconds))
+    axis.hlines(rows, seconds.min(axis=1), seconds.max(axis=1), color="0.8", linewidth=2, zorder=1)
+    for size, color, marker in zip(seconds.columns, COLORS, MARKERS, strict=False):
+        axis.scatter(seconds[size], rows, color=color, marker=marker, s=42, label=f"{size} x {size} pixels", zorder=2)
+    axis.set_yticks(rows, seconds.index)
+    for label in axis.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text().startswith("HDNet") else "normal")
+    axis.set(xscale="log", xlabel="time of one image (s)", title=machine)
+    axis.grid(visible=False, axis="y")
+    axis.legend(loc="lower right")
+    return figure
+
+
 def plot_neighbors(
     photo: np.ndarray, mask: np.ndarray, matches: Matches, position: int, similarity: str = "cosine"
 ) -> Figure:

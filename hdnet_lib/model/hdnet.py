@@ -188,6 +188,7 @@ def check_inputs(
     height, width = composite.shape[2:]
     fits = all(smallest <= side <= (largest or side) and side % multiple == 0 for side in (height, width))
     if composite.shape[0] < 1 or not fits:
-        sizes = f"{smallest}" if smallest == largest else f"multiples of {multiple} and at least {smallest}"
+        whole = f"multiples of {multiple} and " if multiple > 1 else ""
+        sizes = f"{smallest}" if smallest == largest else f"{whole}at least {smallest}"
         sizes += f" and at most {largest}" if largest and largest > smallest else ""
         raise ValueError(f"height and width must be {sizes}, and the batch not empty: got {tuple(composite.shape)}.")
