@@ -107,6 +107,11 @@ def create_model(name: str, **overrides) -> Network:
         arguments = signature(build).bind(**overrides)
     except TypeError as error:
         raise ValueError(f"create_model({name!r}): {error}.") from None
+    if name in PEERS:
+        for argument in ("width", "low"):
+            value = overrides.get(argument, 1)
+            if not isinstance(value, int | float) or value <= 0:
+                raise ValueError(f"{argument} must be a number above 0, not {value!r}.")
     return build(**arguments.arguments)
 
 

@@ -5,9 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hdnet_lib.peers.hsv import hsv_to_rgb, rgb_to_hsv
-from hdnet_lib.peers.issam import Trunk
-from hdnet_lib.peers.maps import LOW, color_matrix, enlarge, shrink
-from hdnet_lib.peers.ranges import denormalize, from_unit, normalize, to_unit
+from hdnet_lib.peers.maps import LOW, MapTrunk, color_matrix, enlarge
+from hdnet_lib.peers.ranges import denormalize, from_unit, normalize
 
 EPS = 1e-7
 PIECES = 8
@@ -47,26 +46,15 @@ def transpose(maps: Tensor) -> Tensor:
     return torch.cat([maps[:, :9].unflatten(1, (3, 3)).transpose(1, 2).flatten(1, 2), maps[:, 9:]], dim=1)
 
 
-class DCCF(Trunk):
-    """DCCF on the trunk of iS2AM.
-
-    Args:
-        width: channels of the trunk, n.
-        low: side in pixels at which the trunk sees the image.
-    """
+class DCCF(MapTrunk):
+    """DCCF on the trunk of iS2AM."""
 
     def __init__(self, width: int = 32, low: int = LOW) -> None:
-        super().__init__(width)
-        self.low = low
+        super().__init__(width, low)
         self.filters, self.refine = nn.Conv2d(width, 12 + PIECES + 2, 1), nn.Conv2d(width, 12, 1)
 
-    def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
-        """See :meth:`Peer.forward`."""
-        unit = to_unit(composite)
-        return self.render(unit, shrink(unit, self.low), shrink(mask, self.low))
-
     def render(self, unit: Tensor, low: Tensor, low_mask: Tensor) -> Tensor:
-        """unit (B, 3, H, W) in [0, 1], and the small image and mask that the trunk sees -> (B, 3, H, W) in [-1, 1]."""
+        """See :meth:`MapTrunk.render`."""
         feature, share, _ = self.features(normalize(low), low_mask)
         maps, refine, share = (enlarge(each, unit) for each in (self.filters(feature), self.refine(feature), share))
         image = change_luminance(unit, maps[:, 12:20], maps[:, 20])

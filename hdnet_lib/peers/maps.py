@@ -33,8 +33,8 @@ def color_matrix(image: Tensor, maps: Tensor) -> Tensor:
     return (matrices * image.unsqueeze(1)).sum(dim=2) + maps[:, 9:]
 
 
-class PCTNet(Trunk):
-    """PCT-Net with a CNN (Guerreiro et al., CVPR 2023), on the trunk of iS2AM.
+class MapTrunk(Trunk):
+    """The trunk of iS2AM at low resolution, for maps that change the image at any size.
 
     Args:
         width: channels of the trunk, n.
@@ -44,7 +44,6 @@ class PCTNet(Trunk):
     def __init__(self, width: int = 32, low: int = LOW) -> None:
         super().__init__(width)
         self.low = low
-        self.transform = nn.Conv2d(width, 12, 1)
 
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """See :meth:`Peer.forward`."""
@@ -53,6 +52,18 @@ class PCTNet(Trunk):
 
     def render(self, unit: Tensor, low: Tensor, low_mask: Tensor) -> Tensor:
         """unit (B, 3, H, W) in [0, 1], and the small image and mask that the trunk sees -> (B, 3, H, W) in [-1, 1]."""
+        raise NotImplementedError
+
+
+class PCTNet(MapTrunk):
+    """PCT-Net with a CNN (Guerreiro et al., CVPR 2023)."""
+
+    def __init__(self, width: int = 32, low: int = LOW) -> None:
+        super().__init__(width, low)
+        self.transform = nn.Conv2d(width, 12, 1)
+
+    def render(self, unit: Tensor, low: Tensor, low_mask: Tensor) -> Tensor:
+        """See :meth:`MapTrunk.render`."""
         feature, share, _ = self.features(normalize(low), low_mask)
         normalized = normalize(unit)
         # As the authors run it: the transform acts on normalised colours and its result is cut to [0, 1].
@@ -85,7 +96,7 @@ class PCTNetViT(Peer):
         return self.render(unit, mask, shrink(unit, self.low), shrink(mask, self.low))
 
     def render(self, unit: Tensor, mask: Tensor, low: Tensor, low_mask: Tensor) -> Tensor:
-        """As :meth:`PCTNet.render`."""
+        """As :meth:`MapTrunk.render`."""
         rows, columns = low.shape[2] // 4, low.shape[3] // 4
         patches = torch.cat([low, low_mask], dim=1).unflatten(3, (columns, 4)).unflatten(2, (rows, 4))
         tokens = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (B, patches, rows x columns x channels)
