@@ -22,8 +22,8 @@ FILES = Path(__file__).parent / "data" / "peers"
 """Random weights of narrow networks, and what the public code makes of an input; three systems, the others lie where
 ``HDNET_PARITY`` says."""
 
-# Parameters, and GFLOP of one image of 256 x 256 pixels, counted on the public code. (PCT-Net's ViT has 39.21 without the
-# products of its attention, which the counter does not see where they are fused.)
+# Parameters, and GFLOP of one image of 256 x 256 pixels, counted on the public code. (PCT-Net's ViT has 39.21 without
+# the products of its attention, which the counter does not see where they are fused.)
 SIZES = {
     "rainnet": (54_759_043, 13.71), "dovenet": (54_755_587, 13.74), "bargainnet": (58_695_700, 16.25),
     "s2am": (67_003_051, 70.12), "dih": (8_301_507, 3.31), "idih": (8_301_284, 3.31), "issam": (2_185_340, 29.77),

@@ -34,8 +34,8 @@ from hdnet_lib.utils.device import choose_device
 RECORDED = Path(__file__).with_name("benchmark.csv")
 """A table of :func:`benchmark`, measured once; its column "machine" says where."""
 SYSTEMS = Path(__file__).with_name("systems.csv")
-"""The same for the systems that the paper compares with, beside HDNet and HDNet-lite, in one run. (But PCT-Net's ViT at 256
-pixels, again some minutes later: its first time was a busy moment's, and above that at 1024.)"""
+"""The same for the systems that the paper compares with, beside HDNet and HDNet-lite, in one run. (PCT-Net's ViT at 256
+pixels was timed again some minutes later: its first time was a busy moment's, and above that at 1024.)"""
 UPSAMPLING = Path(__file__).with_name("upsampling.csv")
 """What ``data_scripts/compare_upsampling.py`` found on composites of large photos: those of Debian 12's packages
 mate-backgrounds, lxqt-themes and plasma-workspace-wallpapers that are photos, at most 2,048 pixels wide, each with two
