@@ -6,7 +6,6 @@ import os
 import sys
 from dataclasses import Field, replace
 from pathlib import Path
-from typing import cast
 
 import pandas as pd
 from PIL import Image
@@ -33,7 +32,6 @@ from hdnet_lib.inference.folders import harmonize_folder
 from hdnet_lib.inference.harmonize import WORKING_SIZE, finish, predict, prepare
 from hdnet_lib.inference.load import PRECISIONS, load_model
 from hdnet_lib.inference.onnx import export_onnx
-from hdnet_lib.model.hdnet import HDNet
 from hdnet_lib.registry import list_models, list_pretrained
 from hdnet_lib.training.checkpoint import read_log
 from hdnet_lib.training.config import PRESETS, options, parse_stages
@@ -260,7 +258,7 @@ def _export(parsed: argparse.Namespace) -> None:
     if parsed.model.endswith(".onnx"):
         raise ValueError(f"{parsed.model} is ONNX already.")
     calibration = calibration_composites(parsed.calibration) if parsed.int8 else None
-    export_onnx(cast(HDNet, load_model(parsed.model)), parsed.output, calibration)
+    export_onnx(load_model(parsed.model), parsed.output, calibration)
 
 
 def _bench(parsed: argparse.Namespace) -> None:

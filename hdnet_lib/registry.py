@@ -89,8 +89,8 @@ def create_model(name: str, **overrides) -> Network:
 
     Args:
         name: one of :func:`list_models`: "hdnet" (width 32), "hdnet-lite" (width 8), "hdnet-nano"
-            (width 2, for tests), or a row of Table 3 at width 32; or a system that the paper compares with, named as
-            its code is, such as "issam" for iS2AM.
+            (width 2, for tests), or a row of Table 3 at width 32; or a system that the paper compares with or the like,
+            such as "rainnet", or "issam" for iS2AM.
         **overrides: for the other systems the arguments of their class in :mod:`hdnet_lib.peers`. For HDNet: ``width``;
             ``k`` of LD; ``local_dynamic``, one of :data:`LOCAL_DYNAMICS`; ``use_local_dynamic``, False for a network
             without LD (a row without LD accepts the two before and has no use for them); ``decoder_module``, one of
@@ -104,15 +104,25 @@ def create_model(name: str, **overrides) -> Network:
         raise ValueError(f"there is no model called {name!r}, only {', '.join(list_models())}.")
     build: Callable[..., Network] = partial(_build, **_PRESETS[name]) if name in _PRESETS else PEERS[name].network
     try:
-        arguments = signature(build).bind(**overrides)
+        signature(build).bind(**overrides)
+        if name in PEERS:
+            _check_arguments(build, overrides)
+        return build(**overrides)
     except TypeError as error:
         raise ValueError(f"create_model({name!r}): {error}.") from None
-    if name in PEERS:
-        for argument in ("width", "low"):
-            value = overrides.get(argument, 1)
+
+
+def _check_arguments(build: Callable[..., Network], overrides: dict) -> None:
+    """The numbers that another system's class takes, by their annotations."""
+    for argument, value in overrides.items():
+        kind, least = signature(build).parameters[argument].annotation, {"residuals": 0, "lattice": 2}.get(argument, 1)
+        if kind is float:
             if not isinstance(value, int | float) or value <= 0:
                 raise ValueError(f"{argument} must be a number above 0, not {value!r}.")
-    return build(**arguments.arguments)
+        elif not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{argument} must be a whole number of at least {least}, not {value!r}.")
+        if argument == "low" and value % 16:
+            raise ValueError(f"low must be a multiple of 16, not {value}.")
 
 
 def _build(
@@ -198,7 +208,7 @@ def load_weights(path: str | Path) -> Network:
     if Path(path).suffix in PICKLED:
         raise ValueError(
             f"{path}: opening such a file can run code that it holds, so it is not opened; weights of the authors' "
-            "code are taken in Python by hdnet_lib.load_released_state_dict(torch.load(path, weights_only=True))."
+            "code are taken in Python by hdnet_lib.load_released_state_dict(torch.load(path, weights_only=True), name)."
         )
     try:
         with safe_open(path, "pt") as file:

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from hdnet_lib.model.hdnet import HDNet
-from hdnet_lib.peers.base import Peer
-from hdnet_lib.peers.released import load_peer_state_dict
-from hdnet_lib.registry import create_model
+from hdnet_lib.peers.released import load_published, read_arguments
+from hdnet_lib.registry import Network, create_model
 
 
 def _released_names() -> dict[str, str | None]:
@@ -30,12 +28,14 @@ def _released_names() -> dict[str, str | None]:
     return names
 
 
-def load_released_state_dict(state_dict: Mapping[str, Tensor], system: str = "hdnet", **overrides) -> HDNet | Peer:
+def load_released_state_dict(state_dict: Mapping[str, Tensor], system: str = "hdnet", **overrides) -> Network:
     """Turn weights trained with the authors' code into a model that computes what that code computes.
 
     The width is read from the tensors. In HDNet LD is the released one, and the guide convolutions, which the
     released code holds but never calls, are left out. Read a ``.pth`` file with
-    ``torch.load(path, weights_only=True)``, which runs no code from it.
+    ``torch.load(path, weights_only=True)``, which runs no code from it. S2CRNet is the variant without semantic
+    labels: the layers for labels are left out. BargainNet's generator and extractor are expected in one mapping, their
+    names with "G." and "E." before them.
 
     Args:
         state_dict: the released keys ("model_layer0.weight", ...), with or without the prefix
@@ -52,8 +52,14 @@ def load_released_state_dict(state_dict: Mapping[str, Tensor], system: str = "hd
     if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
         raise ValueError(f"A state dict maps names to tensors; this is a {type(state_dict).__name__}.")
     released = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    if wrong := [key for key, value in released.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"A state dict maps names to tensors; {wrong[0]!r} is a {type(released[wrong[0]]).__name__}.")
     if system != "hdnet":
-        return load_peer_state_dict(released, system, **overrides)
+        peer = create_model(system, **{**read_arguments(released, system), **overrides})
+        load_published(peer, released, system)
+        return peer.eval()
+    if overrides:
+        raise ValueError(f"the released HDNet takes no arguments, such as {next(iter(overrides))}.")
     first = released.get("model_layer0.weight")
     if first is None:
         raise ValueError("This is not a state dict of the released HDNet: it has no 'model_layer0.weight'.")

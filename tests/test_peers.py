@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from hdnet_lib import create_model, list_models, load_released_state_dict
+from hdnet_lib import ImageError, create_model, harmonize, list_models, load_released_state_dict
+from hdnet_lib.inference.benchmark import benchmark
+from hdnet_lib.inference.onnx import export_onnx
 from hdnet_lib.model.architecture import count_flops
 from hdnet_lib.peers.cdtnet import look_up
 from hdnet_lib.peers.harmonizer import FILTERS, apply_filters
@@ -17,6 +20,7 @@ from hdnet_lib.peers.ranges import denormalize, from_unit, normalize
 from hdnet_lib.peers.released import RELEASED
 from hdnet_lib.peers.s2crnet import PIECES, apply_curves, foreground_crop
 from hdnet_lib.peers.systems import PEERS
+from hdnet_lib.training.loop import compile_network
 
 FILES = Path(__file__).parent / "data" / "peers"
 """Random weights of narrow networks, and what the public code makes of an input; three systems, the others lie where
@@ -158,9 +162,17 @@ def test_overrides_and_names_that_are_wrong_get_one_sentence():
     assert create_model("dovenet", width=8).unet.down[0].out_channels == 8
     with pytest.raises(ValueError, match=r"create_model\('dovenet'\): got an unexpected keyword argument 'k'"):
         create_model("dovenet", k=3)
-    for wrong in (0, -1, "8"):
-        with pytest.raises(ValueError, match="width must be a number above 0"):
+    for wrong in (0, -1, "8", 4.5, True):
+        with pytest.raises(ValueError, match="width must be a whole number of at least 1"):
             create_model("dovenet", width=wrong)
+    with pytest.raises(ValueError, match="low must be a multiple of 16, not 50"):
+        create_model("pctnet", low=50)
+    with pytest.raises(ValueError, match="width must be even here, not 5"):
+        create_model("pctnet-vit", width=5)
+    with pytest.raises(ValueError, match="width must be a number above 0"):
+        create_model("harmonizer", width=0)
+    with pytest.raises(ValueError, match="unexpected keyword argument 'width'"):
+        create_model("s2crnet-sn", width=4)
     with pytest.raises(ValueError, match="must be at least 8"):
         create_model("s2am", width=4)
     with pytest.raises(ValueError, match="no system called 'scs-co'"):
@@ -168,6 +180,12 @@ def test_overrides_and_names_that_are_wrong_get_one_sentence():
     state = published(parity_file("issam"))
     with pytest.raises(ValueError, match="not a state dict of dovenet"):
         load_released_state_dict(state, "dovenet")
+    with pytest.raises(ValueError, match="unexpected keyword argument 'low'"):
+        load_released_state_dict(state, "issam", low=64)
+    with pytest.raises(ValueError, match="'more' is a int"):
+        load_released_state_dict(state | {"more": 3}, "issam")
+    with pytest.raises(ValueError, match="the released HDNet takes no arguments, such as low"):
+        load_released_state_dict({}, low=64)
     with pytest.raises(ValueError, match=r"issam has no tensor called 'more'"):
         load_released_state_dict(state | {"more": torch.zeros(1)}, "issam")
     with pytest.raises(ValueError, match=r"lacks 1 tensors of issam, among them 'decoder\.to_rgb\.bias'"):
@@ -233,14 +251,41 @@ def test_a_mask_that_covers_everything_gives_numbers():
 
 
 @pytest.mark.parametrize("system", PEERS)
-def test_every_parameter_gets_a_gradient(system):
-    narrow = {"s2am": {"width": 8}, "dht": {"width": 16, "layers": 1}, "harmonizer": {"width": 0.4, "low": 64}}
+def test_every_part_gets_a_gradient(system):
+    narrow = {
+        "s2am": {"width": 8},
+        "dht": {"width": 16, "layers": 1},
+        "harmonizer": {"width": 0.4, "low": 64},
+        "s2crnet-sn": {},
+    }
     overrides = narrow.get(system, {"width": 4})
     model = create_model(system, **overrides)
     side = max(model.smallest, 64)
     composite, mask = torch.rand(2, 3, side, side) * 2 - 1, torch.zeros(2, 1, side, side)
     mask[..., side // 4 : side // 2, side // 4 : side // 2] = 1
     model(composite, mask).square().mean().backward()
-    without = {name.partition(".")[0] for name, parameter in model.named_parameters() if parameter.grad is None}
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    learning = {name.partition(".")[0] for name, grad in gradients.items() if grad is not None and grad.any()}
+    without = {name for name, _ in model.named_children()} - learning
     # The authors of DCCF cut the gradient before its last stage: losses of their own train the filters.
     assert without == ({"filters"} if system == "dccf" else set())
+
+
+def test_what_is_for_hdnet_alone_refuses_the_others_in_one_sentence(tmp_path):
+    model = create_model("issam", width=4).eval()
+    with pytest.raises(ValueError, match="ONNX export is for HDNet alone, not for IS2AM"):
+        export_onnx(model, tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match="on a CPU RAIN and MGD alone are compiled"):
+        compile_network(model, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"the backend onnx is for HDNet alone, not for issam"):
+        benchmark(["issam"], [256], "cpu", backends=["onnx"])
+    with pytest.raises(ValueError, match=r"none of the networks takes one of these sizes \(idih: 256\)"):
+        benchmark(["idih"], [512], "cpu")
+
+
+def test_a_photo_of_a_size_that_a_system_cannot_take_gets_one_sentence():
+    photo, mask = np.full((90, 120, 3), 128, np.uint8), np.zeros((90, 120), np.uint8)
+    mask[20:60, 30:80] = 255
+    with pytest.raises(ImageError, match="DoveNet takes images whose sides are multiples of 256 and at"):
+        harmonize(create_model("dovenet", width=4).eval(), photo, mask)
+    assert harmonize(create_model("issam", width=4).eval(), photo, mask).size == (120, 90)

@@ -27,6 +27,7 @@ from hdnet_lib.inference.load import Autocast
 from hdnet_lib.inference.onnx import OnnxModel, export_onnx
 from hdnet_lib.model.architecture import count_flops, layer_table, random_inputs
 from hdnet_lib.model.hdnet import HDNet
+from hdnet_lib.peers.base import Peer
 from hdnet_lib.registry import Network, create_model
 from hdnet_lib.utils.allocator import keep_freed_memory
 from hdnet_lib.utils.device import choose_device
@@ -34,8 +35,8 @@ from hdnet_lib.utils.device import choose_device
 RECORDED = Path(__file__).with_name("benchmark.csv")
 """A table of :func:`benchmark`, measured once; its column "machine" says where."""
 SYSTEMS = Path(__file__).with_name("systems.csv")
-"""The same for the systems that the paper compares with, beside HDNet and HDNet-lite, in one run. (PCT-Net's ViT at 256
-pixels was timed again some minutes later: its first time was a busy moment's, and above that at 1024.)"""
+"""The same for the systems that the paper compares with, beside HDNet and HDNet-lite, in one run.
+(PCT-Net's ViT at 256 pixels was measured again some minutes later: the first measurement fell into a busy moment.)"""
 UPSAMPLING = Path(__file__).with_name("upsampling.csv")
 """What ``data_scripts/compare_upsampling.py`` found on composites of large photos: those of Debian 12's packages
 mate-backgrounds, lxqt-themes and plasma-workspace-wallpapers that are photos, at most 2,048 pixels wide, each with two
@@ -100,19 +101,18 @@ def measure(model: str, backend: str, size: int, device: str, repeats: int, onnx
     times = seconds(lambda: network(composite, mask), where, repeats)[1:]
     peak = torch.cuda.max_memory_allocated(where) if where.type == "cuda" else peak_of_process()
     # Of HDNet the arithmetic that grows with the pixels: at 256, where matching is nothing beside it.
-    counted = create_model(model).eval()
-    if isinstance(counted, HDNet):
-        flops = float(layer_table(counted).flops.sum()) * (size / 256) ** 2
+    if isinstance(eager, HDNet):
+        flops = float(layer_table(cast(HDNet, create_model(model))).flops.sum()) * (size / 256) ** 2
     else:
-        flops = float(count_flops(counted, size))
+        flops = float(count_flops(eager, size))
     line: dict = {
         "model": model, "backend": backend, "size": size, "device": device, "machine": machine(where),
         "seconds": statistics.median(times), "first_seconds": first, "gflops_of_products": rate / 1e9,
-        "parameters": sum(parameter.numel() for parameter in counted.parameters()), "gflop": flops / 1e9,
+        "parameters": sum(parameter.numel() for parameter in eager.parameters()), "gflop": flops / 1e9,
         "roofline_seconds": flops / rate, "roofline_ratio": statistics.median(times) / flops * rate,
         "peak_gb": peak / 1e9,
     }  # fmt: skip
-    if isinstance(counted, HDNet) and backend == "fp32" and size <= LARGEST_REFERENCE:
+    if isinstance(eager, HDNet) and backend == "fp32" and size <= LARGEST_REFERENCE:
         released = create_model(model, local_dynamic="released").to(where).eval()
         reference = seconds(lambda: released(composite, mask), where, repeats)[1:]
         line["released_seconds"] = statistics.median(reference)
@@ -139,8 +139,8 @@ def benchmark(
     Returns:
         A line for each model, backend and size: machine; seconds; first_seconds (of the first call, compilation
         included); gflops_of_products (rate of a matrix product of 2048 x 2048); parameters; gflop (of convolutions and
-        matrix products, for one image; of HDNet without LD's matching); roofline_seconds (that arithmetic by that rate)
-        and roofline_ratio; peak_gb (of the whole process, or of the GPU's memory); for HDNet in float32
+        matrix products, for one image; of HDNet at 256 pixels and scaled by them); roofline_seconds (that arithmetic
+        by that rate) and roofline_ratio; peak_gb (of the whole process, or of the GPU's memory); for HDNet in float32
         released_seconds and times_released (how many times as long the released formulation takes).
 
     Raises:
@@ -154,7 +154,7 @@ def benchmark(
     networks = {model: create_model(model) for model in models}
     exported = {"onnx", "int8"} & set(backends)
     if exported and (others := [model for model, network in networks.items() if not isinstance(network, HDNet)]):
-        raise ValueError(f"{' and '.join(sorted(exported))} are for HDNet alone, not for {others[0]}.")
+        raise ValueError(f"the backend {min(exported)} is for HDNet alone, not for {others[0]}.")
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         jobs = [
@@ -164,10 +164,15 @@ def benchmark(
             for size in sizes
             if _fits(networks[model], size)
         ]
+        if not jobs:
+            asked = "; ".join(
+                f"{model}: {network.sizes}" for model, network in networks.items() if isinstance(network, Peer)
+            )
+            raise ValueError(f"none of the networks takes one of these sizes ({asked}).")
         for model, backend, size in tqdm(jobs, unit="measurement"):
             onnx = Path(folder) / f"{model}-{backend}.onnx"
             if backend in ("onnx", "int8") and not onnx.exists():
-                export_onnx(cast(HDNet, networks[model]), onnx, [random_inputs(256)] if backend == "int8" else None)
+                export_onnx(networks[model], onnx, [random_inputs(256)] if backend == "int8" else None)
             job = [model, backend, size, "cpu" if backend in ("onnx", "int8") else device, repeats, str(onnx)]
             command = [sys.executable, "-m", "hdnet_lib.inference.benchmark", json.dumps(job)]
             # The first call of a compiled network is to compile, also where an earlier run left its code.
@@ -182,7 +187,7 @@ def benchmark(
 
 
 def _fits(network: Network, size: int) -> bool:
-    return isinstance(network, HDNet) or (size % network.multiple == 0 and size <= (network.largest or size))
+    return isinstance(network, HDNet) or network.takes(size)
 
 
 def as_markdown(table: pd.DataFrame) -> str:

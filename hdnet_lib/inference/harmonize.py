@@ -13,6 +13,7 @@ from hdnet_lib.data.images import ImageError, ImageLike, Photo, read_mask, read_
 from hdnet_lib.data.profiles import from_srgb, to_srgb, usable
 from hdnet_lib.data.snapping import snap_mask
 from hdnet_lib.model.hdnet import MIN_SIZE, STRIDE
+from hdnet_lib.peers.base import Peer
 
 LARGEST_WORKING_SIZE = 512
 WORKING_SIZE = 384
@@ -164,6 +165,13 @@ def _separately(values: np.ndarray, soft_mask: np.ndarray, size: tuple[int, int]
 
 def predict(model: nn.Module, job: Job) -> Tensor:
     """The network's raw output (1, 3, h, w)."""
+    height, width = job.small.shape[2:]
+    network = getattr(model, "model", model)  # in bf16 it is wrapped
+    if isinstance(network, Peer) and not (network.takes(height) and network.takes(width)):
+        raise ImageError(
+            f"{type(network).__name__} takes images whose sides are {network.sizes} pixels, and is shown this photo at "
+            f"{width} x {height}: take another model."
+        )
     parameter = next(model.parameters(), job.small)  # an ONNX network has none
     with torch.inference_mode():
         output = model(job.small.to(parameter), job.network_mask.to(parameter)).float().cpu()

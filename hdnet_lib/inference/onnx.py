@@ -32,20 +32,23 @@ Composite = tuple[Tensor, Tensor]
 """What the network gets: a composite (B, 3, H, W) in [-1, 1] and its mask (B, 1, H, W)."""
 
 
-def export_onnx(model: HDNet, path: str | Path, calibration: Iterable[Composite] | None = None) -> None:
+def export_onnx(model: nn.Module, path: str | Path, calibration: Iterable[Composite] | None = None) -> None:
     """Write a network as ONNX: inputs "composite" and "mask", output "output", as :meth:`HDNet.forward` has them.
 
     Args:
-        model: the network; it stays as it is.
+        model: an :class:`HDNet`; it stays as it is.
         path: file to write, ``.onnx``.
         calibration: real composites, some tens of them; with them, the convolutions become int8, their activations on
             scales that cover 99.999 % of what these composites cause. What touches the full resolution or has fewer
             than 32 channels stays in float32, as do LD's matching, MGD and the normalisations.
 
     Raises:
-        ValueError: a package is missing, the path cannot be written, or ``calibration`` is empty.
+        ValueError: the model is another network, a package is missing, the path cannot be written, or ``calibration``
+            is empty.
     """
     need(*PACKAGES)
+    if not isinstance(model, HDNet):
+        raise ValueError(f"ONNX export is for HDNet alone, not for {type(model).__name__}.")
     path = Path(path)
     if path.suffix != ".onnx":
         raise ValueError(f"output {path}: use a file name that ends with .onnx.")

@@ -63,11 +63,12 @@ def layer_table(model: HDNet, size: int = 256) -> pd.DataFrame:
 @torch.inference_mode()
 def count_flops(network: nn.Module, size: int = 256) -> int:
     """Floating-point operations of any network on one square image, counted as in :func:`layer_table`."""
+    device = next(network.parameters()).device
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # what is fused is not counted
     try:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            network(*random_inputs(size))
+            network(*(tensor.to(device) for tensor in random_inputs(size)))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return counter.get_total_flops()

@@ -188,7 +188,13 @@ def check_inputs(
     height, width = composite.shape[2:]
     fits = all(smallest <= side <= (largest or side) and side % multiple == 0 for side in (height, width))
     if composite.shape[0] < 1 or not fits:
-        whole = f"multiples of {multiple} and " if multiple > 1 else ""
-        sizes = f"{smallest}" if smallest == largest else f"{whole}at least {smallest}"
-        sizes += f" and at most {largest}" if largest and largest > smallest else ""
+        sizes = describe_sizes(multiple, smallest, largest)
         raise ValueError(f"height and width must be {sizes}, and the batch not empty: got {tuple(composite.shape)}.")
+
+
+def describe_sizes(multiple: int, smallest: int, largest: int | None) -> str:
+    """What a network asks of height and width: "multiples of 8 and at least 16", "256"."""
+    if smallest == largest:
+        return str(smallest)
+    sizes = [f"multiples of {multiple}"] if multiple > 1 else []
+    return " and ".join([*sizes, f"at least {smallest}", *([f"at most {largest}"] if largest else [])])

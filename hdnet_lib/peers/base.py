@@ -4,7 +4,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from hdnet_lib.model.hdnet import check_inputs
+from hdnet_lib.model.hdnet import check_inputs, describe_sizes
+
+
+def check_even(width: int) -> None:
+    """Refuse an odd width where half of it is needed."""
+    if width % 2:
+        raise ValueError(f"width must be even here, not {width}.")
 
 
 class Peer(nn.Module):
@@ -37,6 +43,15 @@ class Peer(nn.Module):
         """
         check_inputs(composite, mask, self.multiple, self.smallest, self.largest)
         return self.predict(composite, mask)
+
+    def takes(self, side: int) -> bool:
+        """Whether height or width may be so many pixels."""
+        return self.smallest <= side <= (self.largest or side) and side % self.multiple == 0
+
+    @property
+    def sizes(self) -> str:
+        """What it asks of height and width, in words."""
+        return describe_sizes(self.multiple, self.smallest, self.largest)
 
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """:meth:`forward` without its checks."""

@@ -10,6 +10,9 @@ from hdnet_lib.peers.issam import IS2AM
 from hdnet_lib.peers.maps import LOW, shrink
 from hdnet_lib.peers.ranges import denormalize, from_unit, normalize, to_unit
 
+TABLES = 4
+"""Learned tables, which the deepest features mix."""
+
 
 def look_up(image: Tensor, tables: Tensor) -> Tensor:
     """Change colours by tables, with trilinear interpolation.
@@ -24,15 +27,15 @@ def look_up(image: Tensor, tables: Tensor) -> Tensor:
 
 
 class ColorTables(nn.Module):
-    """Four learned tables, mixed by what the deepest features of foreground and background say."""
+    """The learned tables, mixed by what the deepest features of foreground and background say."""
 
-    def __init__(self, channels: int, lattice: int, tables: int = 4) -> None:
+    def __init__(self, channels: int, lattice: int) -> None:
         super().__init__()
         steps = torch.linspace(0, 1, lattice)
         identity = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij")[::-1])
-        self.tables = nn.ParameterList([identity, *torch.zeros(tables - 1, 3, *[lattice] * 3)])
+        self.tables = nn.ParameterList([identity, *torch.zeros(TABLES - 1, 3, *[lattice] * 3)])
         self.conv = nn.Conv2d(channels, 256, 1)
-        self.weights = nn.Conv2d(2 * 256, tables, 1)
+        self.weights = nn.Conv2d(2 * 256, TABLES, 1)
         nn.init.ones_(self.weights.get_parameter("bias"))
 
     def forward(self, unit: Tensor, feature: Tensor, mask: Tensor) -> Tensor:
@@ -41,7 +44,9 @@ class ColorTables(nn.Module):
         mask = F.interpolate(mask, size=x.shape[-2:], mode="bilinear", align_corners=False)
         means = torch.cat([x * mask, x * (1 - mask)], dim=1).mean(dim=(2, 3), keepdim=True)
         weights = self.weights(means).flatten(1)  # (B, tables)
-        return look_up(unit, torch.einsum("bt,tcijk->bcijk", weights, torch.stack(list(self.tables))))
+        # A sum and no matrix product, which autocast would round to bf16.
+        mixed = (weights.float()[..., None, None, None, None] * torch.stack(list(self.tables))).sum(dim=1)
+        return look_up(unit, mixed)
 
 
 class CDTNet(Peer):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hdnet_lib.peers.base import Peer
+from hdnet_lib.peers.base import Peer, check_even
 from hdnet_lib.peers.ranges import denormalize, from_unit, normalize, to_unit
 
 MULTIPLES = (1, 1, 2, 2, 4, 4, 8)
@@ -38,6 +38,7 @@ class IDIH(Peer):
 
     def __init__(self, width: int = 64, improved: bool = True) -> None:
         super().__init__()
+        check_even(width)
         channels = [4, *(width * multiple for multiple in MULTIPLES)]
         last = len(MULTIPLES) - 1
         self.encoder = nn.ModuleList(

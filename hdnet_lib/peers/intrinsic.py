@@ -4,9 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hdnet_lib.peers.base import Peer
+from hdnet_lib.peers.base import Peer, check_even
 from hdnet_lib.peers.ranges import from_unit, to_unit
 from hdnet_lib.utils.regions import resize_mask
+
+CODE = 8
+"""Numbers that tell of a region's light."""
 
 
 class LayerNorm(nn.Module):
@@ -94,12 +97,12 @@ class Residual(nn.Module):
 
 
 class LightCodes(nn.Module):
-    """What light falls on foreground and background, 8 numbers each."""
+    """What light falls on foreground and background, :data:`CODE` numbers each."""
 
-    def __init__(self, width: int, code: int = 8) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.encoder = nn.Sequential(*encoder(width, 2))
-        self.code = nn.Linear(4 * width, code)
+        self.code = nn.Linear(4 * width, CODE)
 
     def forward(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Composite and mask (B, 4, H, W), mask (B, 1, H, W) -> the codes of foreground and background, (B, code)."""
@@ -115,9 +118,9 @@ class LightCodes(nn.Module):
 class Relight(nn.Module):
     """Bring the light of the background to the foreground of a map."""
 
-    def __init__(self, channels: int, code: int = 8) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.light = nn.Linear(code, 4 * channels)
+        self.light = nn.Linear(CODE, 4 * channels)
         self.colors = ConvBlock(channels, 3 * channels, 3, 1, nn.GroupNorm(3, 3 * channels), leaky())
 
     def forward(self, x: Tensor, codes: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
@@ -157,12 +160,10 @@ class Scores(nn.Module):
         self.residuals = nn.Sequential(*(Residual(channels) for _ in range(residuals)))
         self.last = ConvBlock(channels, channels, 3, 1, None, nn.Tanh())
 
-    def forward(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Composite and mask (B, 4, H, W), mask (B, 1, H, W).
+    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """Composite and mask (B, 4, H, W), mask (B, 1, H, W) -> (B, L, H / 8, W / 8) with L = HW / 64.
 
-        Returns:
-            (B, L, H / 8, W / 8): at each position i the softmax over all L = HW / 64 positions j; and the mean of the
-            features over the channels, (B, 1, H / 8, W / 8), which the loss looks at.
+        At each position i the softmax over all positions j.
         """
         feature = self.last(self.residuals(self.encoder(inputs)))
         inside = resize_mask(mask, feature)
@@ -171,7 +172,7 @@ class Scores(nn.Module):
         foreground, background = (values - values.mean(dim=1, keepdim=True) for values in (foreground, background))
         covariance = background.transpose(1, 2) @ foreground / (feature.shape[1] - 1)  # (B, L of j, L of i)
         scores = (10 * covariance).softmax(dim=1)
-        return scores.unflatten(2, feature.shape[2:]), feature.mean(dim=1, keepdim=True)
+        return scores.unflatten(2, feature.shape[2:])
 
 
 class Reconstruct(nn.Module):
@@ -204,6 +205,7 @@ class Intrinsic(Peer):
 
     def __init__(self, width: int = 64, residuals: int = 6) -> None:
         super().__init__()
+        check_even(width)
         channels = 4 * width
         self.reflectance = nn.Sequential(*encoder(width, 2, InstanceNorm), *(Residual(channels) for _ in range(4)))
         self.illumination = nn.Sequential(*encoder(width, 2, InstanceNorm))
@@ -214,10 +216,11 @@ class Intrinsic(Peer):
         self.reconstruct_illumination = nn.ModuleList(Reconstruct(channels) for _ in range(2))
         self.decode_reflectance, self.decode_illumination = decoder(channels), decoder(channels)
 
-    def parts(self, unit: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """unit (B, 3, H, W) in [0, 1] -> reflectance and illumination, in [0, 1], and :class:`Scores`' mean feature."""
+    def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
+        """See :meth:`Peer.forward`."""
+        unit = to_unit(composite)
         inputs = torch.cat([unit, mask], dim=1)
-        scores, light_free = self.scores(inputs, mask)
+        scores = self.scores(inputs, mask)
         reflectance, illumination = self.reflectance(inputs), self.illumination(inputs)
         codes, inside = self.lights(inputs, mask), resize_mask(mask, illumination)
         for block in self.relight:
@@ -226,10 +229,6 @@ class Intrinsic(Peer):
             reflectance = reconstruct(reflectance, scores)
         for reconstruct in self.reconstruct_illumination:
             illumination = reconstruct(illumination, scores.detach())
-        decoded = self.decode_reflectance(reflectance), self.decode_illumination(illumination)
-        return to_unit(decoded[0]), to_unit(decoded[1]), light_free
-
-    def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
-        """See :meth:`Peer.forward`."""
-        reflectance, illumination, _ = self.parts(to_unit(composite), mask)
-        return from_unit(reflectance * illumination)
+        return from_unit(
+            to_unit(self.decode_reflectance(reflectance)) * to_unit(self.decode_illumination(illumination))
+        )

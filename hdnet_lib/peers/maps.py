@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hdnet_lib.model.hdnet import paste
-from hdnet_lib.peers.base import Peer
+from hdnet_lib.peers.base import Peer, check_even
 from hdnet_lib.peers.issam import Trunk
 from hdnet_lib.peers.ranges import denormalize, from_unit, normalize, to_unit
 
@@ -83,6 +83,7 @@ class PCTNetViT(Peer):
 
     def __init__(self, width: int = 256, layers: int = 9, low: int = LOW) -> None:
         super().__init__()
+        check_even(width)
         self.low = low
         self.embedding = nn.Linear(4 * 4 * 4, width)
         layer = nn.TransformerEncoderLayer(width, 2, 2 * width, activation="gelu", batch_first=True)
@@ -96,7 +97,7 @@ class PCTNetViT(Peer):
         return self.render(unit, mask, shrink(unit, self.low), shrink(mask, self.low))
 
     def render(self, unit: Tensor, mask: Tensor, low: Tensor, low_mask: Tensor) -> Tensor:
-        """As :meth:`MapTrunk.render`."""
+        """As :meth:`MapTrunk.render`, with the mask (B, 1, H, W) at full size, by which it pastes."""
         rows, columns = low.shape[2] // 4, low.shape[3] // 4
         patches = torch.cat([low, low_mask], dim=1).unflatten(3, (columns, 4)).unflatten(2, (rows, 4))
         tokens = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (B, patches, rows x columns x channels)

@@ -5,10 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from hdnet_lib.peers.base import Peer
-from hdnet_lib.peers.systems import PEERS
+from torch import Tensor, nn
 
 Rules = dict[str, str | Callable[[re.Match], str]]
 """Pattern of one of our names -> the published one; the first that fits the beginning is taken."""
@@ -287,19 +284,30 @@ RELEASED = {
         },
     ),
 }
-"""By the name of the system, as its code has it."""
+"""By the names of :data:`~hdnet_lib.peers.systems.PEERS`."""
 
 
-def load_peer_state_dict(state: Mapping[str, Tensor], system: str, **overrides) -> Peer:
-    """See :func:`hdnet_lib.load_released_state_dict`, which hands the other systems on to here."""
+def read_arguments(state: Mapping[str, Tensor], system: str) -> dict[str, Any]:
+    """The size of the network that published weights belong to, as arguments of its class.
+
+    Raises:
+        ValueError: the system is unknown, or the weights are not its.
+    """
     if system not in RELEASED:
         raise ValueError(f"there is no system called {system!r}, only hdnet, {', '.join(RELEASED)}.")
-    released = RELEASED[system]
     try:
-        arguments = released.arguments(state)
+        return RELEASED[system].arguments(state)
     except KeyError as error:
         raise ValueError(f"This is not a state dict of {system}: it has no {error}.") from None
-    model = PEERS[system].network(**{**arguments, **overrides})
+
+
+def load_published(model: nn.Module, state: Mapping[str, Tensor], system: str) -> None:
+    """Load published weights into a network of :func:`read_arguments`' size.
+
+    Raises:
+        ValueError: a tensor is missing, unknown or of the wrong shape.
+    """
+    released = RELEASED[system]
     names = {own: released.name(own) for own in model.state_dict()}
     if missing := [name for name in names.values() if name not in state]:
         raise ValueError(f"The state dict lacks {len(missing)} tensors of {system}, among them {missing[0]!r}.")
@@ -310,4 +318,3 @@ def load_peer_state_dict(state: Mapping[str, Tensor], system: str, **overrides) 
         if (shape := state[names[own]].shape) != tensor.shape:
             raise ValueError(f"{names[own]!r} has the shape {tuple(shape)}, not {tuple(tensor.shape)}.")
     model.load_state_dict({own: state[name] for own, name in names.items()})
-    return model.eval()

@@ -88,18 +88,16 @@ class S2CRNet(Peer):
     """S2CRNet without semantic labels, which need files that are not published.
 
     Args:
-        backbone: "squeezenet" or "vgg".
-        width: channels of VGG's first stage; SqueezeNet has no width.
-        low: side in pixels at which the backbone sees the image.
+        trunk: (B, 3, H, W) -> (B, features, ., .).
+        features: channels of its map.
+        low: side in pixels at which the trunk sees the image.
     """
 
-    def __init__(self, backbone: str = "squeezenet", width: int = 64, low: int = LOW) -> None:
+    def __init__(self, trunk: nn.Module, features: int, low: int) -> None:
         super().__init__()
-        if backbone not in ("squeezenet", "vgg"):
-            raise ValueError(f"backbone must be squeezenet or vgg, not {backbone!r}.")
         self.low = low
-        self.trunk = squeezenet() if backbone == "squeezenet" else vgg(width)
-        self.heads = nn.ModuleList(CurveHead(512 if backbone == "squeezenet" else 8 * width) for _ in range(2))
+        self.trunk = trunk
+        self.heads = nn.ModuleList(CurveHead(features) for _ in range(2))
 
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """See :meth:`Peer.forward`; pasted by the mask, as its code does."""
@@ -112,12 +110,29 @@ class S2CRNet(Peer):
         means = self.trunk(torch.cat([foreground, background])).mean(dim=(2, 3)).chunk(2)
         changed = unit
         for head in self.heads:
-            changed = apply_curves(changed, head(*means))
+            changed = apply_curves(changed, head(*means).float())  # bf16 would be seen as steps
         return from_unit(paste(changed, unit, mask))
 
 
+class S2CRNetSN(S2CRNet):
+    """With SqueezeNet."""
+
+    def __init__(self, low: int = LOW) -> None:
+        super().__init__(squeezenet(), 512, low)
+
+
+class S2CRNetVGG(S2CRNet):
+    """With VGG-16, whose first stage has ``width`` channels."""
+
+    def __init__(self, width: int = 64, low: int = LOW) -> None:
+        super().__init__(vgg(width), 8 * width, low)
+
+
 def foreground_crop(unit: Tensor, mask: Tensor, side: int) -> Tensor:
-    """The bounding box of each mask, stretched to side x side pixels, black outside the mask: (B, 3, side, side)."""
+    """The bounding box of each mask, stretched to side x side pixels, black outside the mask: (B, 3, side, side).
+
+    (Cut from the image at its own size; the public code has it at 256 pixels alone.)
+    """
     crops = []
     for image, inside in zip(unit, mask, strict=True):
         rows, columns = (inside[0].amax(dim=axis).nonzero().flatten() for axis in (1, 0))

@@ -3,9 +3,7 @@
 SCS-Co, SP-IC cycle and LEMaRT are missing: their authors published no network, and the paper alone does not fix one.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from hdnet_lib.peers.base import Peer
 from hdnet_lib.peers.cdtnet import CDTNet
@@ -17,7 +15,7 @@ from hdnet_lib.peers.idih import DIH, IDIH
 from hdnet_lib.peers.intrinsic import Intrinsic
 from hdnet_lib.peers.issam import IS2AM
 from hdnet_lib.peers.maps import PCTNet, PCTNetViT
-from hdnet_lib.peers.s2crnet import S2CRNet
+from hdnet_lib.peers.s2crnet import S2CRNetSN, S2CRNetVGG
 from hdnet_lib.peers.unet import S2AM, BargainNet, DoveNet, RainNet
 
 UNET, AUTO_ENCODER, TRUNK = "U-Net of eight levels", "auto-encoder of DIH", "trunk of iS2AM"
@@ -32,7 +30,7 @@ class System:
     """As the tables of papers call it."""
     family: str
     """What it shares with others."""
-    network: Callable[..., Peer]
+    network: type[Peer]
     """Builds it at its published size."""
 
 
@@ -49,10 +47,10 @@ PEERS = {
     "cdtnet": System("CDTNet", TRUNK, CDTNet),
     "duconet": System("DucoNet", TRUNK, DucoNet),
     "pctnet-vit": System("PCT-Net, ViT", FILTERS, PCTNetViT),
-    "s2crnet-sn": System("S2CRNet-SN", FILTERS, S2CRNet),
-    "s2crnet-vgg": System("S2CRNet-VGG", FILTERS, partial(S2CRNet, "vgg")),
+    "s2crnet-sn": System("S2CRNet-SN", FILTERS, S2CRNetSN),
+    "s2crnet-vgg": System("S2CRNet-VGG", FILTERS, S2CRNetVGG),
     "harmonizer": System("Harmonizer", FILTERS, Harmonizer),
     "intrinsic": System("Intrinsic", PARTS, Intrinsic),
     "dht": System("D-HT", PARTS, DHT),
 }
-"""By the name that their code has for them."""
+"""By the name for :func:`~hdnet_lib.create_model`."""

@@ -104,7 +104,10 @@ class RainNet(Peer):
 
 
 class DoveNet(Peer):
-    """The generator of DoveNet (Cong et al., CVPR 2020): instance norm everywhere, and a bias before it."""
+    """The generator of DoveNet (Cong et al., CVPR 2020): instance norm everywhere, and a bias before it.
+
+    In evaluation mode dropout is off; the public test command leaves it on.
+    """
 
     multiple = smallest = 256
 

@@ -56,7 +56,7 @@ class TrainingConfig:
         "normal",
     )
     compile: bool = _option(
-        False, "let torch.compile make the network, or on a CPU two of its modules; a minute, then about twice as fast"
+        False, "let torch.compile make the network, or on a CPU RAIN and MGD; takes a minute and pays in long runs"
     )
     start: str = _option("", "weights (.safetensors) of the same model to start from, instead of random ones")
     validate_every: int = _option(200, "steps between two lines of the log, each with a validation and a checkpoint")

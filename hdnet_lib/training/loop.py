@@ -25,6 +25,7 @@ from hdnet_lib.model.hdnet import HDNet, paste
 from hdnet_lib.model.initialization import initialize_as_identity
 from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.model.rain import RAIN
+from hdnet_lib.peers.base import Peer
 from hdnet_lib.registry import Network, create_model, load_state, load_weights
 from hdnet_lib.training.checkpoint import Run
 from hdnet_lib.training.config import TrainingConfig, check_config, learning_rate_factor
@@ -49,9 +50,11 @@ def compile_network(network: nn.Module, device: torch.device) -> Callable[..., T
     """
     if device.type != "cpu":
         return torch.compile(network)
-    for module in network.modules():
-        if isinstance(module, (RAIN, GlobalDynamic)):
-            module.compile(dynamic=True)  # one code for all sizes
+    slow = [module for module in network.modules() if isinstance(module, (RAIN, GlobalDynamic))]
+    if not slow:
+        raise ValueError("on a CPU RAIN and MGD alone are compiled, and this network has neither; train without it.")
+    for module in slow:
+        module.compile(dynamic=True)  # one code for all sizes
     return network
 
 
@@ -85,6 +88,8 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     check_config(config, output)
     accelerator = _accelerator(config, output)
     model = _new_model(config).to(accelerator.device)
+    if isinstance(model, Peer) and (wrong := [side for side, _ in config.stages if not model.takes(side)]):
+        raise ValueError(f"{config.model} takes sides that are {model.sizes}, not {wrong[0]}: choose other stages.")
     model = model.to(memory_format=memory_format(accelerator.device))  # type: ignore[call-overload]
     averages = AveragedModel(model).requires_grad_(False)
     averages.n_averaged.fill_(1)  # or else the first update would copy
