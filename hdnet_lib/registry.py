@@ -208,7 +208,8 @@ def load_weights(path: str | Path) -> Network:
     if Path(path).suffix in PICKLED:
         raise ValueError(
             f"{path}: opening such a file can run code that it holds, so it is not opened; weights of the authors' "
-            "code are taken in Python by hdnet_lib.load_released_state_dict(torch.load(path, weights_only=True), name)."
+            "code are taken in Python by hdnet_lib.load_released_state_dict(torch.load(path, weights_only=True)), "
+            "those of another system with its name after them."
         )
     try:
         with safe_open(path, "pt") as file:
