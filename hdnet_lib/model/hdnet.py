@@ -186,10 +186,14 @@ def check_inputs(
             f"composite {tuple(composite.shape)} and mask {tuple(mask.shape)} must agree in batch, height and width."
         )
     height, width = composite.shape[2:]
-    fits = all(smallest <= side <= (largest or side) and side % multiple == 0 for side in (height, width))
-    if composite.shape[0] < 1 or not fits:
+    if composite.shape[0] < 1 or not all(fits(side, multiple, smallest, largest) for side in (height, width)):
         sizes = describe_sizes(multiple, smallest, largest)
         raise ValueError(f"height and width must be {sizes}, and the batch not empty: got {tuple(composite.shape)}.")
+
+
+def fits(side: int, multiple: int, smallest: int, largest: int | None) -> bool:
+    """Whether a network takes a height or width of so many pixels."""
+    return smallest <= side <= (largest or side) and side % multiple == 0
 
 
 def describe_sizes(multiple: int, smallest: int, largest: int | None) -> str:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from hdnet_lib.model.hdnet import check_inputs, describe_sizes
+from hdnet_lib.model.hdnet import check_inputs, describe_sizes, fits
 
 
 def check_even(width: int) -> None:
@@ -46,7 +46,7 @@ class Peer(nn.Module):
 
     def takes(self, side: int) -> bool:
         """Whether height or width may be so many pixels."""
-        return self.smallest <= side <= (self.largest or side) and side % self.multiple == 0
+        return fits(side, self.multiple, self.smallest, self.largest)
 
     @property
     def sizes(self) -> str:

@@ -31,18 +31,19 @@ class IDIH(Peer):
 
     Args:
         width: channels of the first block, n.
-        improved: False for DIH, which has a batch norm in the first two blocks, too, and no blend.
     """
 
     smallest = largest = 256
+    improved = True
+    """Whether the first two blocks are without batch norm, and the result is blended with the composite."""
 
-    def __init__(self, width: int = 64, improved: bool = True) -> None:
+    def __init__(self, width: int = 64) -> None:
         super().__init__()
         check_even(width)
         channels = [4, *(width * multiple for multiple in MULTIPLES)]
         last = len(MULTIPLES) - 1
         self.encoder = nn.ModuleList(
-            Block(nn.Conv2d(above, below, 4, 2, int(level < last)), below, level > 1 or not improved)
+            Block(nn.Conv2d(above, below, 4, 2, int(level < last)), below, level > 1 or not self.improved)
             for level, (above, below) in enumerate(itertools.pairwise(channels))
         )
         outputs = [*reversed(channels[1:-1]), width // 2]
@@ -50,7 +51,7 @@ class IDIH(Peer):
             Block(nn.ConvTranspose2d(above, below, 4, 2, int(level > 0)), below)
             for level, (above, below) in enumerate(zip([channels[-1], *outputs], outputs, strict=False))
         )
-        self.blend = nn.Conv2d(width // 2, 1, 1) if improved else None
+        self.blend = nn.Conv2d(width // 2, 1, 1) if self.improved else None
         self.rgb = nn.Conv2d(width // 2, 3, 1)
 
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
@@ -75,5 +76,4 @@ class IDIH(Peer):
 class DIH(IDIH):
     """DIH as re-implemented by the authors of iDIH (the original has a parsing branch, whose labels are not here)."""
 
-    def __init__(self, width: int = 64) -> None:
-        super().__init__(width, improved=False)
+    improved = False

@@ -97,7 +97,8 @@ class Trunk(Peer):
             after: what becomes of the map of each decoder level, 0 to 2.
 
         Returns:
-            The last map (B, n, H, W); the share of the composite (B, 1, H, W) in (0, 1); the encoder's maps.
+            The last map (B, n, H, W); the share (B, 1, H, W) in (0, 1) by which a result is blended with the composite,
+            of the one or of the other; the encoder's maps.
         """
         maps = self.encoder(torch.cat([normalized, mask], dim=1))
         x = maps[-1]
