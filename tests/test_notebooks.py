@@ -78,7 +78,7 @@ def test_template(path):
     assert headings[-3:] == ["## What we saw", "## Exercises", "## References"]
     assert "check_parameters()" in code_cells(path)[1].source
     assert nbformat.read(path, 4).metadata.kernelspec.name == "python3"
-    assert path.stat().st_size < 2_000_000
+    assert path.stat().st_size < 1_500_000
 
 
 def test_a_figure_stands_before_every_widget(path):

@@ -463,7 +463,7 @@ def plot_kernels(foreground: np.ndarray, background: np.ndarray, title: str) -> 
     """W_f and W_b of one MGD, each (C, C) as [out, in], and their difference, on one scale of colours."""
     panels = {"W_f, foreground": foreground, "W_b, background": background, "W_f - W_b": foreground - background}
     limit = max(np.abs(panel).max() for panel in panels.values())
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.9))
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3.2))
     for axis, (name, panel) in zip(axes, panels.items(), strict=True):
         shown = axis.imshow(panel, cmap="PuOr", vmin=-limit, vmax=limit)
         axis.set(title=name, xlabel="input channel")
