@@ -4,6 +4,7 @@
 
 The entries of a row share their seeds, so that differences are paired: within a row, all with seed 0 come before
 those with seed 1. ``--scale`` multiplies the number of composites of every run; each weights file records what it had.
+``--learning-rates`` trains each run once at each of these instead of at its own: pilots, of which one is chosen.
 """
 
 import argparse
@@ -12,9 +13,11 @@ import json
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import redirect_stderr
 from dataclasses import replace
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -30,7 +33,9 @@ from hdnet_lib.utils.files import first_line
 ZOO = Path(__file__).parent / "zoo.csv"
 
 
-def runs(rows: list[int], pool: str, scale: float, device: str) -> list[tuple[str, TrainingConfig]]:
+def runs(
+    rows: list[int], pool: str, scale: float, device: str, rates: Sequence[float] = ()
+) -> list[tuple[str, TrainingConfig]]:
     """Name and config of every run, in the order of the queue."""
     with ZOO.open(newline="") as file:
         entries = [entry for entry in csv.DictReader(file) if int(entry["row"]) in rows]
@@ -38,12 +43,13 @@ def runs(rows: list[int], pool: str, scale: float, device: str) -> list[tuple[st
     for entry in entries:
         batch = int(entry["batch_size"])
         stages = tuple((side, max(batch, round(count * scale))) for side, count in parse_stages(entry["stages"]))
-        for seed in map(int, entry["seeds"].split()):
+        for seed, rate in product(map(int, entry["seeds"].split()), rates or [float(entry["learning_rate"])]):
             config = replace(
                 PRESETS[entry["preset"]], epochs=0, model=entry["model"], overrides=json.loads(entry["overrides"]),
-                data=pool, stages=stages, batch_size=batch, learning_rate=float(entry["learning_rate"]), seed=seed,
-                device=device)  # fmt: skip
-            queue.append((int(entry["row"]), seed, f"{entry['name']}-s{seed}", config))
+                data=pool, stages=stages, batch_size=batch, learning_rate=rate, seed=seed, device=device,
+                initialization=entry["initialization"])  # fmt: skip
+            name = f"{entry['name']}-lr{rate:g}" if rates else entry["name"]
+            queue.append((int(entry["row"]), seed, f"{name}-s{seed}", config))
     return [(name, config) for _, _, name, config in sorted(queue, key=lambda run: run[:2])]
 
 
@@ -68,8 +74,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pool", help="CSV table of photos and masks, or a data set")
     parser.add_argument("out", type=Path, help="folder of weights, logs and checkpoints; made if it is not there")
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 3, 4], help="of zoo.csv (all)")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="of zoo.csv (all)")
     parser.add_argument("--scale", type=float, default=1.0, help="times the composites of each run (%(default)s)")
+    parser.add_argument("--learning-rates", type=float, nargs="+", default=[], help="in the place of each run's own")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; start again to go on")
     parser.add_argument("--parallel", type=at_least(1), default=1, help="runs side by side (%(default)s)")
     parser.add_argument("--device", default="auto")
@@ -77,7 +84,7 @@ def main() -> int:
     arguments = parser.parse_args()
     deadline = time.time() + arguments.minutes * 60
     arguments.out.mkdir(parents=True, exist_ok=True)
-    queue = runs(arguments.rows, arguments.pool, arguments.scale, arguments.device)
+    queue = runs(arguments.rows, arguments.pool, arguments.scale, arguments.device, arguments.learning_rates)
     if not queue:
         parser.error(f"zoo.csv has no row {' or '.join(map(str, arguments.rows))}.")
     outputs = {name: arguments.out / f"{name}.safetensors" for name, _ in queue}

@@ -60,6 +60,8 @@ class DCCF(MapTrunk):
         image = change_luminance(unit, maps[:, 12:20], maps[:, 20])
         image = change_saturation(image, maps[:, 21:22])
         image = change_hue(image, maps[:, :12])
-        image = color_matrix(image.detach(), transpose(F.normalize(refine, dim=1))).clamp(0, 1)
+        # Here the authors cut the gradient, and teach the filters before by losses of their own. By a loss on the
+        # result alone those would learn nothing then.
+        image = color_matrix(image, transpose(F.normalize(refine, dim=1))).clamp(0, 1)
         normalized = normalize(unit)
         return from_unit(denormalize(share * normalize(image) + (1 - share) * normalized))
