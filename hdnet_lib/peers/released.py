@@ -189,6 +189,83 @@ _DHT: Rules = _decoders(2) | {
 }
 
 
+_INR_DECODER = "backbone.model.decoder."
+
+
+def _hrnet() -> Rules:
+    """The backbone of INR."""
+    start = "backbone.backbone.hrnet."
+    context = f"{start}ocr_distri_head."
+
+    def conv(match: re.Match) -> str:
+        place = match[1].replace("first", "layer1")
+        return f"{start}{place}.{('conv', 'bn')[int(match[3])]}{int(match[2]) + 1}"
+
+    def stage(match: re.Match) -> str:
+        return f"{start}stage{int(match[1]) + 2}.{match[2]}."
+
+    return {
+        r"hrnet\.mask_stem": "backbone.mask_conv.0",
+        r"hrnet\.mask_scale": "backbone.mask_conv.1.scale",
+        r"hrnet\.stem\.(\d)\.(\d)": lambda match: f"{start}{('conv', 'bn')[int(match[2])]}{int(match[1]) + 1}",
+        r"hrnet\.(first\.\d)\.layers\.(\d)\.(\d)": conv,
+        r"hrnet\.first\.(\d)\.shortcut": rf"{start}layer1.\1.downsample",
+        r"hrnet\.finest": f"{start}transition1.0",
+        r"hrnet\.coarser\.(\d)": lambda match: f"{start}transition{int(match[1]) + 1}.{int(match[1]) + 1}.0",
+        r"hrnet\.stages\.(\d)\.(\d)\.branches\.(\d\.\d)\.layers\.(\d)\.(\d)": lambda match: (
+            f"{stage(match)}branches.{match[3]}.{('conv', 'bn')[int(match[5])]}{int(match[4]) + 1}"
+        ),
+        r"hrnet\.stages\.(\d)\.(\d)\.fuse": lambda match: f"{stage(match)}fuse_layers",
+        r"hrnet\.reduce": f"{start}conv3x3_ocr",
+        r"hrnet\.context\.join\.(\d)": lambda match: f"{context}conv_bn_dropout.{('0', '1.0')[int(match[1])]}",
+        r"hrnet\.context\.(pixel|object)\.(\d)\.(\d)": lambda match: (
+            f"{context}object_context_block.f_{match[1]}.{2 * int(match[2]) + int(match[3])}{'.0' * int(match[3])}"
+        ),
+        r"hrnet\.context\.(down|up)\.(\d)": lambda match: (
+            f"{context}object_context_block.f_{match[1]}.{('0', '1.0')[int(match[2])]}"
+        ),
+    }
+
+
+_INR: Rules = _hrnet() | {
+    r"encoder\.(\d)\.(conv|norm)": lambda match: f"backbone.model.{_encoder_block(match)}.block.{_PARTS[match[2]]}",
+    r"plain\.(conv|norm)": lambda match: (
+        f"backbone.model.encoder.blocks_connected.block2_decode.block.{_PARTS[match[1]]}"
+    ),
+    r"decoder\.(\d)\.(conv|norm)": lambda match: f"{_INR_DECODER}deconv_blocks.{match[1]}.block.{_PARTS[match[2]]}",
+    r"positions\.sines": f"{_INR_DECODER}INR_encoding.predict_embed.ffm",
+    r"positions\.table": f"{_INR_DECODER}INR_encoding.fourier_embed.input",
+    r"levels\.(\d)\.predict": lambda match: (
+        f"{_INR_DECODER}content_mlp_blocks.block{2 - int(match[1])}.cont_extraction_net"
+    ),
+    r"levels\.(\d)\.layers\.weights": lambda match: (
+        f"{_INR_DECODER}content_mlp_blocks.block{2 - int(match[1])}.basic_params"
+    ),
+    r"compress": f"{_INR_DECODER}appearance_mlps.compress_layer",
+    r"colors\.weights": f"{_INR_DECODER}appearance_mlps.basic_params",
+    r"predict_colors": f"{_INR_DECODER}appearance_mlps.app_extraction_net",
+    r"predict_table": f"{_INR_DECODER}lut_transform.transform_layers",
+}
+
+
+def _inr_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    hrnet, colors = "backbone.backbone.hrnet.", f"{_INR_DECODER}appearance_mlps."
+    features = state[f"{colors}basic_params.0"].shape[-1]
+    count = state[f"{colors}app_extraction_net.4.bias"].shape[0]
+    return {
+        "width": state["backbone.model.encoder.block0.block.0.weight"].shape[0],
+        "depth": sum(bool(re.fullmatch(r"backbone\.model\.encoder\.(.*\.)?block\d\.block\.0\.bias", n)) for n in state),
+        "hidden": state[f"{colors}app_extraction_net.0.weight"].shape[0],
+        "features": features,
+        # Three layers of f to f, and one to the three colours: matrices of rank r, and biases.
+        "rank": (count - 3 * features - 3) // (7 * features + 3),
+        "lattice": round((state[f"{_INR_DECODER}lut_transform.transform_layers.0.bias"].shape[0] / 3) ** (1 / 3)),
+        "backbone": state[f"{hrnet}transition1.0.0.weight"].shape[0],
+        "blocks": sum(bool(re.fullmatch(rf"{hrnet}layer1\.\d\.conv1\.weight", name)) for name in state),
+        "context": state[f"{hrnet}ocr_distri_head.object_context_block.f_down.0.weight"].shape[0],
+    }
+
+
 def _s2crnet(trunk: str) -> Rules:
     return {
         r"trunk": trunk,
@@ -283,6 +360,7 @@ RELEASED = {
             "hidden": state["regressor.g.weight"].shape[0],
         },
     ),
+    "inr": Released(_INR, _inr_arguments),
 }
 """By the names of :data:`~hdnet_lib.peers.systems.PEERS`."""
 
@@ -315,6 +393,7 @@ def load_published(model: nn.Module, state: Mapping[str, Tensor], system: str) -
     if unknown := [name for name in state if name not in known and not re.match(released.ignored, name)]:
         raise ValueError(f"{system} has no tensor called {unknown[0]!r}; was this trained with another network?")
     for own, tensor in model.state_dict().items():
-        if (shape := state[names[own]].shape) != tensor.shape:
+        shape = state[names[own]].shape
+        if shape != tensor.shape and shape != (1,) * (len(shape) - tensor.ndim) + tensor.shape:
             raise ValueError(f"{names[own]!r} has the shape {tuple(shape)}, not {tuple(tensor.shape)}.")
-    model.load_state_dict({own: state[name] for own, name in names.items()})
+    model.load_state_dict({own: state[names[own]].reshape(tensor.shape) for own, tensor in model.state_dict().items()})

@@ -12,6 +12,7 @@ from hdnet_lib.peers.dht import DHT
 from hdnet_lib.peers.duconet import DucoNet
 from hdnet_lib.peers.harmonizer import Harmonizer
 from hdnet_lib.peers.idih import DIH, IDIH
+from hdnet_lib.peers.inr import INR
 from hdnet_lib.peers.intrinsic import Intrinsic
 from hdnet_lib.peers.issam import IS2AM
 from hdnet_lib.peers.maps import PCTNet, PCTNetViT
@@ -20,6 +21,7 @@ from hdnet_lib.peers.unet import S2AM, BargainNet, DoveNet, RainNet
 
 UNET, AUTO_ENCODER, TRUNK = "U-Net of eight levels", "auto-encoder of DIH", "trunk of iS2AM"
 PARTS, FILTERS = "reflectance and illumination", "filters with predicted arguments"
+COORDINATES = "networks of the coordinate"
 
 
 @dataclass(frozen=True)
@@ -52,5 +54,6 @@ PEERS = {
     "harmonizer": System("Harmonizer", FILTERS, Harmonizer),
     "intrinsic": System("Intrinsic", PARTS, Intrinsic),
     "dht": System("D-HT", PARTS, DHT),
+    "inr": System("INR", COORDINATES, INR),
 }
 """By the name for :func:`~hdnet_lib.create_model`."""
