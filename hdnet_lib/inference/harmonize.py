@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hdnet_lib.data.images import ImageError, ImageLike, Photo, read_mask, read_photo, to_signed, to_tensor
 from hdnet_lib.data.profiles import from_srgb, to_srgb, usable
@@ -164,19 +165,26 @@ def _separately(values: np.ndarray, soft_mask: np.ndarray, size: tuple[int, int]
 
 
 def predict(model: nn.Module, job: Job) -> Tensor:
-    """The network's raw output (1, 3, h, w)."""
+    """The network's raw output (1, 3, h, w).
+
+    To a network that does not take this size the photo is shown squeezed to a square of its smallest, and its change
+    is brought back.
+    """
     height, width = job.small.shape[2:]
     network = getattr(model, "model", model)  # in bf16 it is wrapped
+    small, mask = job.small, job.network_mask
+    squeezed = 0
     if isinstance(network, Peer) and not (network.takes(height) and network.takes(width)):
-        raise ImageError(
-            f"{type(network).__name__} takes images whose sides are {network.sizes} pixels, and is shown this photo at "
-            f"{width} x {height}: take another model."
-        )
-    parameter = next(model.parameters(), job.small)  # an ONNX network has none
+        squeezed = network.smallest
+        small = F.interpolate(small, (squeezed, squeezed), mode="bilinear", antialias=True)
+        mask = F.interpolate(mask, (squeezed, squeezed))
+    parameter = next(model.parameters(), small)  # an ONNX network has none
     with torch.inference_mode():
-        output = model(job.small.to(parameter), job.network_mask.to(parameter)).float().cpu()
+        output = model(small.to(parameter), mask.to(parameter)).float().cpu()
     if not output.isfinite().all():
         raise ImageError("the model's output is not a number somewhere: use float32 weights and precision.")
+    if squeezed:
+        return job.small + F.interpolate(output - small, (height, width), mode="bilinear", antialias=True)
     return output
 
 
