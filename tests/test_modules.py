@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hdnet_lib.model.global_dynamic import GlobalDynamic
 from hdnet_lib.model.rain import RAIN
 from hdnet_lib.model.variants import LearnedMaskGlobalDynamic, SpatialAttention
+from hdnet_lib.utils import regions
 from hdnet_lib.utils.regions import region_statistics
 
 SEEDS = st.integers(0, 10**6)
@@ -60,6 +61,19 @@ def test_rain_keeps_the_dtype_and_computes_the_statistics_in_float32():
         result = rain(feature, mask)
     assert result.dtype == torch.bfloat16
     torch.testing.assert_close(result.float(), rain(feature.float(), mask), atol=0.02, rtol=0.01)
+
+
+@pytest.mark.parametrize("module", [RAIN(4), GlobalDynamic(4)], ids=["rain", "mgd"])
+def test_a_map_in_bands_gives_the_same(module, monkeypatch):
+    feature, mask = feature_and_mask(0, side=37)
+    module = module.double()
+    whole = module(feature, mask)
+    monkeypatch.setattr(regions, "LARGE", 100)
+    monkeypatch.setattr(regions, "BAND", 2000)
+    with torch.no_grad():
+        assert len(list(regions.bands(feature, mask))) == 7
+        torch.testing.assert_close(module(feature, mask), whole, rtol=1e-12, atol=1e-12)
+    assert len(list(regions.bands(feature, mask))) == 1  # a gradient needs all of it
 
 
 def test_rain_gradients():

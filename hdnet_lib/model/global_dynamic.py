@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from hdnet_lib.utils.regions import resize_mask
+from hdnet_lib.utils.regions import map_bands, resize_mask
 
 
 class GlobalDynamic(nn.Module):
@@ -26,10 +26,14 @@ class GlobalDynamic(nn.Module):
     def forward(self, feature: Tensor, mask: Tensor) -> Tensor:
         """feature (B, C, H, W), mask (B, 1, H', W') with 1 on the foreground -> (B, C, H, W)."""
         foreground_kernel, background_kernel = self.kernels(feature)
-        positions = feature.flatten(2)  # (B, C, HW)
-        foreground = (foreground_kernel @ positions).view_as(feature)
-        background = (background_kernel @ positions).view_as(feature)
-        return background + self.region_mask(feature, mask) * (foreground - background)
+
+        def convolve(feature: Tensor, mask: Tensor) -> Tensor:
+            positions = feature.flatten(2)  # (B, C, HW)
+            foreground = (foreground_kernel @ positions).view_as(feature)
+            background = (background_kernel @ positions).view_as(feature)
+            return background + mask * (foreground - background)
+
+        return map_bands(convolve, feature, self.region_mask(feature, mask))
 
     def kernels(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """W_f and W_b of each image of feature (B, C, H, W), each (B, C, C): [b, o, i] maps channel i to channel o."""

@@ -37,7 +37,7 @@ class EncoderStage(nn.Module):
         if self.normalize:
             x = F.instance_norm(x)
         # The skip connections carry what comes after this activation, as in the released code.
-        return F.leaky_relu(x, 0.2)
+        return F.leaky_relu(x, 0.2, inplace=True)
 
 
 class DecoderStage(nn.Module):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hdnet_lib.utils.regions import region_statistics, resize_mask
+from hdnet_lib.utils.regions import map_bands, region_statistics, resize_mask
 
 
 class RAIN(nn.Module):
@@ -42,6 +42,12 @@ class RAIN(nn.Module):
         # Both lines are affine in x: fold each into one scale and one shift per image and channel.
         scale_f = sd_b / sd_f * gamma_f
         scale_b = gamma_b / sd_b
-        foreground = feature * scale_f + ((mean_b * gamma_f + beta_f) - mean_f * scale_f)
-        background = feature * scale_b + (beta_b - mean_b * scale_b)
-        return (background + mask * (foreground - background)).to(dtype)
+        shift_f = (mean_b * gamma_f + beta_f) - mean_f * scale_f
+        shift_b = beta_b - mean_b * scale_b
+
+        def normalize(feature: Tensor, mask: Tensor) -> Tensor:
+            foreground = feature * scale_f + shift_f
+            background = feature * scale_b + shift_b
+            return background + mask * (foreground - background)
+
+        return map_bands(normalize, feature, mask).to(dtype)

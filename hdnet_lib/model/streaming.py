@@ -56,7 +56,9 @@ def nearest_neighbors(query: Tensor, support: Tensor, k: int) -> Tensor:
     for part in query.split(rows):
         best, chosen = part.new_empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.long, device=part.device)
         for start, block in zip(range(0, len(support), columns), support.split(columns), strict=True):
-            values, indices = (part @ block.T).topk(min(k, len(block)), dim=1)
+            similarity = part @ block.T
+            # Of one neighbour max takes half the time of topk.
+            values, indices = similarity.max(1, keepdim=True) if k == 1 else similarity.topk(min(k, len(block)), dim=1)
             best, order = torch.cat([best, values], dim=1).topk(min(k, start + len(block)), dim=1)
             chosen = torch.cat([chosen, indices + start], dim=1).gather(1, order)
         found.append(chosen)

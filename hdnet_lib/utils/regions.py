@@ -1,7 +1,16 @@
-"""Regions of feature maps and images: a mask at another size, and statistics inside it."""
+"""Regions of feature maps and images: a mask at another size, statistics inside it, and work in bands of rows."""
 
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+BAND = 2**18
+"""Numbers of a band of rows: so few stay in the cache of a core while one operation follows another."""
+LARGE = 2**21
+"""A map of fewer numbers is not cut into bands: at 256 pixels that would cost more than it saves."""
 
 
 def resize_mask(mask: Tensor, like: Tensor) -> Tensor:
@@ -23,6 +32,37 @@ def region_statistics(feature: Tensor, region: Tensor, eps: float = 1e-5) -> tup
         Mean and standard deviation, each (B, C, 1, 1).
     """
     area = region.sum(dim=(2, 3), keepdim=True) + eps
-    mean = (feature * region).sum(dim=(2, 3), keepdim=True) / area
-    variance = ((feature - mean) * region).square().sum(dim=(2, 3), keepdim=True) / area
+    mean = _sum_of_bands(lambda x, r: x * r, feature, region) / area
+    variance = _sum_of_bands(lambda x, r: ((x - mean) * r).square(), feature, region) / area
     return mean, (variance + eps).sqrt()
+
+
+def bands(feature: Tensor, region: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of both that belong together: a band at a time on a CPU without gradients, else all in one.
+
+    On a large map each operation on its own would fetch it from memory and bring a result back.
+    """
+    rows = feature.shape[2]
+    traced = torch.compiler.is_compiling()  # sizes are symbols then
+    if not traced and feature.device.type == "cpu" and not torch.is_grad_enabled() and feature.numel() >= LARGE:
+        rows = max(1, rows * BAND // feature.numel())
+    return zip(feature.split(rows, dim=2), region.split(rows, dim=2), strict=True)
+
+
+def map_bands(function: Callable[[Tensor, Tensor], Tensor], feature: Tensor, region: Tensor) -> Tensor:
+    """What ``function`` makes of feature (B, C, H, W) and region (B, 1, H, W), each position for itself, in bands."""
+    results = (function(*band) for band in bands(feature, region))
+    first = next(results)
+    if first.shape[2] == feature.shape[2]:
+        return first
+    whole, top = first.new_empty(*first.shape[:2], *feature.shape[2:]), 0
+    for result in chain([first], results):
+        whole[:, :, top : top + result.shape[2]] = result
+        top += result.shape[2]
+    return whole
+
+
+def _sum_of_bands(function: Callable[[Tensor, Tensor], Tensor], feature: Tensor, region: Tensor) -> Tensor:
+    """Sums over all positions, (B, C, 1, 1)."""
+    sums = [function(*band).sum(dim=(2, 3), keepdim=True) for band in bands(feature, region)]
+    return torch.stack(sums).sum(dim=0) if len(sums) > 1 else sums[0]
