@@ -159,7 +159,7 @@ def test_unknown_parameter_is_refused_before_anything_runs(folder, tmp_path, mon
     assert not (tmp_path / "reports").exists()
 
 
-@pytest.mark.parametrize("profile", ["paper"])
+@pytest.mark.parametrize("profile", ["paper", "quick"])
 def test_shipped_profiles_fit_the_notebooks(profile):
     assert report.profile_parameters(profile, report.known_parameters())
 
