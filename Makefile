@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MINI := $(or $(HDNET_DATA),data)/mini/manifest.csv
 RECIPES := $(wildcard hdnet_lib/composites/*.py hdnet_lib/composites/*.json) hdnet_lib/data/decode.py hdnet_lib/data/images.py hdnet_lib/data/masks.py hdnet_lib/utils/regions.py
+# Tests run side by side, in processes of one thread each: processes of two threads wait for one another.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 # JupyterLab takes 10 MB in one message, and a photo that a student uploads is one.
 LARGE_PHOTOS := --ServerApp.tornado_settings='{"websocket_max_message_size": 104857600}'
 # One set of parameters for every notebook: make report PROFILE=paper DATA=/path/to/iHarmony4
@@ -22,11 +25,11 @@ report: $(READY) $(MINI)  ## run every notebook and write reports/index.html
 	$(BIN)/python -m hdnet_lib.course.report $(REPORT_OPTIONS)
 
 test: lint $(MINI)  ## check style, run the tests, compare the notebooks' outputs
-	$(BIN)/python -m pytest --cov=hdnet_lib --cov-report=term
-	$(BIN)/python -m pytest --nbval -p no:cacheprovider --nbval-current-env notebooks
+	$(PYTEST) --cov=hdnet_lib --cov-report=term
+	$(PYTEST) --nbval -p no:cacheprovider --nbval-current-env notebooks
 
 test-fast: $(READY) $(MINI)  ## run the tests that need neither notebooks nor long trainings
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-browser: $(READY) $(MINI)  ## drive the widgets and the report's pages in Chromium, which has to be installed
 	NEED_BROWSER=1 $(BIN)/python -m pytest tests/test_browser.py
