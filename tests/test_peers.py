@@ -13,6 +13,9 @@ from hdnet_lib import create_model, harmonize, list_models, load_released_state_
 from hdnet_lib.inference.benchmark import benchmark
 from hdnet_lib.inference.onnx import export_onnx
 from hdnet_lib.model.architecture import count_flops
+from hdnet_lib.model.hdnet import paste
+from hdnet_lib.model.losses import foreground_mse
+from hdnet_lib.peers import losses
 from hdnet_lib.peers.cdtnet import look_up
 from hdnet_lib.peers.harmonizer import FILTERS, apply_filters
 from hdnet_lib.peers.hsv import hsv_to_rgb, rgb_to_hsv
@@ -279,16 +282,18 @@ def test_a_mask_that_covers_everything_gives_numbers():
     assert result.isfinite().all()
 
 
+NARROW = {
+    "s2am": {"width": 8},
+    "dht": {"width": 16, "layers": 1},
+    "harmonizer": {"width": 0.4, "low": 64},
+    "s2crnet-sn": {},
+    "inr": NARROW_INR,
+}
+
+
 @pytest.mark.parametrize("system", PEERS)
 def test_every_part_gets_a_gradient(system):
-    narrow = {
-        "s2am": {"width": 8},
-        "dht": {"width": 16, "layers": 1},
-        "harmonizer": {"width": 0.4, "low": 64},
-        "s2crnet-sn": {},
-        "inr": NARROW_INR,
-    }
-    overrides = narrow.get(system, {"width": 4})
+    overrides = NARROW.get(system, {"width": 4})
     model = create_model(system, **overrides)
     side = max(model.smallest, 64)
     composite, mask = torch.rand(2, 3, side, side) * 2 - 1, torch.zeros(2, 1, side, side)
@@ -298,6 +303,55 @@ def test_every_part_gets_a_gradient(system):
     learning = {name.partition(".")[0] for name, grad in gradients.items() if grad is not None and grad.any()}
     without = {name for name, _ in model.named_children()} - learning
     assert without == ({"predict_table"} if system == "inr" else set())  # INR's table is for its own loss alone
+
+
+def test_losses_are_those_of_the_public_code():
+    tensors = {name: value.float() for name, value in parity_file("losses").items()}
+    pred, real, mask = tensors["pred"], tensors["real"], tensors["mask"]
+    each = [slice(index, index + 1) for index in range(len(pred))]
+
+    def check(name, *values, atol=1e-6):
+        wanted = tensors[f"value.{name}"]
+        torch.testing.assert_close(torch.stack(values), wanted, atol=atol, rtol=1e-5)
+
+    for a_min in (100, 1000):
+        check(f"fn_mse.{a_min}", *(foreground_mse(pred[i], real[i], mask[i], a_min) for i in each))
+    check("s2crnet.l1_relative", losses.relative_l1(pred, real, mask))
+    outputs, targets = tensors["harmonizer.outputs"][0], tensors["harmonizer.targets"][0]
+    check("harmonizer.per_filter", *(losses.filter_loss(outputs[i], targets[i], mask[i]) for i in each), atol=1e-3)
+    check("pctnet.smooth", losses.edge_size(pred))
+    check("bargainnet.triplets.flat", 0.01 * losses.triplets(tensors["bargainnet.codes"].flatten(2)))
+    check("intrinsic.gradient", losses.edge_difference(pred, real))
+    check("intrinsic.smooth", losses.bend(pred))
+    grey = (2 * pred - 1).mul(torch.tensor(losses.GREY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    check("intrinsic.dssim_cs", losses.structure_difference(grey + sum(losses.GREY) - 1, real))
+    check("dccf.tv", *(losses.variation(pred[i], mask[i]) for i in each))
+    check("inr.masked_mse", losses.table_image_mse(pred, real, tensors["soft_mask"]))
+    check("inr.regularize_LUT", losses.table_excess(tensors["inr.lut"]))
+    for name in ("luminance", "saturation", "hue"):
+        made = getattr(losses, f"{name}_map")(real)[:, :1]
+        torch.testing.assert_close(made, tensors[f"dccf.map.{name}"], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("system", PEERS)
+def test_a_system_learns_by_its_own_loss(system):
+    """Every tensor gets a gradient, of a loss in float32 where convolutions are in bfloat16."""
+    torch.manual_seed(0)
+    model = create_model(system, **NARROW.get(system, {"width": 4}))
+    side = max(model.smallest, 64)
+    real, mask = torch.rand(2, 3, side, side) * 1.6 - 0.8, torch.zeros(2, 1, side, side)
+    mask[..., side // 4 : side // 2, side // 4 : side // 2] = 1
+    composite = paste(0.6 * real + 0.1, real, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.own_loss(composite, mask, real)
+    assert loss.isfinite()
+    assert loss.ndim == 0
+    assert loss.dtype == torch.float32
+    loss.backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert all(grad is not None and grad.isfinite().all() for grad in gradients.values())
+    learning = {name.partition(".")[0] for name, grad in gradients.items() if grad.any()}
+    assert learning == {name.partition(".")[0] for name in gradients}
 
 
 def test_what_is_for_hdnet_alone_refuses_the_others_in_one_sentence(tmp_path):

@@ -24,6 +24,7 @@ from hdnet_lib.data.dataset import TripletDataset
 from hdnet_lib.data.masks import perturb_mask
 from hdnet_lib.data.samples import to_batch, to_samples
 from hdnet_lib.model.global_dynamic import GlobalDynamic
+from hdnet_lib.model.hdnet import paste
 from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.model.rain import RAIN
 from hdnet_lib.registry import load_weights
@@ -503,6 +504,27 @@ def test_another_system_trains_by_the_common_loss_and_comes_back(table, tmp_path
     again = load_weights(output)
     one, two = trained.state_dict(), again.state_dict()
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(("model", "overrides"), [("issam", {"width": 4}), ("hdnet-nano", {})])
+def test_a_system_trains_by_its_own_loss(table, tmp_path, model, overrides):
+    """HDNet's own is the common one."""
+    output, batch = tmp_path / "w.safetensors", PhotoDataset(table, "train", 16).composites(range(4))
+    settings = {"model": model, "overrides": overrides, "initialization": "normal", "precision": "fp32"}
+    run(table, output, **settings, loss="own", stages=((16, 4),), validate_every=1)
+    torch.manual_seed(0)
+    network = create_model(model, **overrides)
+    if model == "issam":
+        expected = network.own_loss(batch.composite, batch.mask, batch.real)
+    else:
+        result = paste(network(batch.composite, batch.mask), batch.composite, batch.mask)
+        expected = foreground_mse(result, batch.real, batch.mask)
+    assert read_log(output)[0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_loss_is_common_or_own(table, tmp_path):
+    with pytest.raises(ValueError, match="loss must be common or own, not 'mine'"):
+        run(table, tmp_path / "w.safetensors", loss="mine")
 
 
 def test_a_side_that_the_network_cannot_take_is_refused_before_anything_is_read(tmp_path):

@@ -56,3 +56,12 @@ class Peer(nn.Module):
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """:meth:`forward` without its checks."""
         raise NotImplementedError
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """The loss of its authors, without what :mod:`hdnet_lib.peers.losses` leaves out; a scalar.
+
+        Args:
+            composite, mask: see :meth:`forward`.
+            real: (B, 3, H, W) in [-1, 1].
+        """
+        raise NotImplementedError

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hdnet_lib.model.hdnet import paste
+from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.peers.base import Peer
 from hdnet_lib.peers.issam import IS2AM
 from hdnet_lib.peers.maps import LOW, shrink
@@ -71,13 +72,23 @@ class CDTNet(Peer):
 
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """See :meth:`Peer.forward`."""
-        unit = to_unit(composite)
+        return from_unit(self.images(to_unit(composite), mask)[0])
+
+    def images(self, unit: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The result, the image of the tables, and the one at low resolution, all in [0, 1]; unit (B, 3, H, W)."""
         normalized, low_mask = normalize(unit), shrink(mask, self.low)
         low, feature, maps = self.pixels.results(normalize(shrink(unit, self.low)), low_mask)
         changed = paste(self.colors(unit, maps[-1], mask), unit, mask)
+        small = denormalize(low)
         low, feature = (
             F.interpolate(each, size=unit.shape[-2:], mode="bilinear", align_corners=False) for each in (low, feature)
         )
         x = self.refine(torch.cat([low, normalize(changed), mask, feature], dim=1))
         share = (3 * self.blend(x)).sigmoid()
-        return from_unit(denormalize(share * normalized + (1 - share) * self.rgb(x)))
+        return denormalize(share * normalized + (1 - share) * self.rgb(x)), changed, small
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        result, changed, small = self.images(to_unit(composite), mask)
+        large = foreground_mse(result, to_unit(real), mask) + foreground_mse(changed, to_unit(real), mask)
+        return large + foreground_mse(small, shrink(to_unit(real), self.low), shrink(mask, self.low))

@@ -4,9 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.peers.hsv import hsv_to_rgb, rgb_to_hsv
-from hdnet_lib.peers.maps import LOW, MapTrunk, color_matrix, enlarge
-from hdnet_lib.peers.ranges import denormalize, from_unit, normalize
+from hdnet_lib.peers.losses import hue_map, luminance_map, saturation_map, variation
+from hdnet_lib.peers.maps import LOW, MapTrunk, color_matrix, enlarge, shrink
+from hdnet_lib.peers.ranges import denormalize, from_unit, normalize, to_unit
 
 EPS = 1e-7
 PIECES = 8
@@ -55,13 +57,41 @@ class DCCF(MapTrunk):
 
     def render(self, unit: Tensor, low: Tensor, low_mask: Tensor) -> Tensor:
         """See :meth:`MapTrunk.render`."""
+        return from_unit(self.stages(unit, *self.maps(low, low_mask))[-1])
+
+    def maps(self, low: Tensor, low_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Arguments of the filters (B, 22, h, w), of the refinement (B, 12, h, w), and the share of its result."""
         feature, share, _ = self.features(normalize(low), low_mask)
-        maps, refine, share = (enlarge(each, unit) for each in (self.filters(feature), self.refine(feature), share))
-        image = change_luminance(unit, maps[:, 12:20], maps[:, 20])
-        image = change_saturation(image, maps[:, 21:22])
-        image = change_hue(image, maps[:, :12])
+        return self.filters(feature), self.refine(feature), share
+
+    def stages(self, unit: Tensor, *maps_: Tensor) -> list[Tensor]:
+        """The images in [0, 1] after luminance, saturation, hue, and the end; unit (B, 3, H, W), :meth:`maps`."""
+        maps, refine, share = (enlarge(each, unit) for each in maps_)
+        luminance = change_luminance(unit, maps[:, 12:20], maps[:, 20])
+        saturation = change_saturation(luminance, maps[:, 21:22])
+        hue = change_hue(saturation, maps[:, :12])
         # Here the authors cut the gradient, and teach the filters before by losses of their own. By a loss on the
         # result alone those would learn nothing then.
-        image = color_matrix(image, transpose(F.normalize(refine, dim=1))).clamp(0, 1)
+        refined = color_matrix(hue, transpose(F.normalize(refine, dim=1))).clamp(0, 1)
         normalized = normalize(unit)
-        return from_unit(denormalize(share * normalize(image) + (1 - share) * normalized))
+        result = denormalize(share * normalize(refined) + (1 - share) * normalized)
+        return [luminance, saturation, hue, result]
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        unit, small_mask = to_unit(composite), shrink(mask, self.low)
+        maps = self.maps(shrink(unit, self.low), small_mask)
+        targets = to_unit(real)
+        loss = composite.new_zeros(())
+        for weight, a_min, image, target, region in (
+            (5, 1000, unit, targets, mask),
+            (1, 100, shrink(unit, self.low), shrink(targets, self.low), small_mask),
+        ):
+            luminance, saturation, hue, result = self.stages(image, *maps)
+            loss = loss + weight * foreground_mse(normalize(result), normalize(target), region, a_min)
+            loss = loss + foreground_mse(normalize(hue), normalize(target), region)
+            for make, stage in ((luminance_map, luminance), (saturation_map, saturation), (hue_map, hue)):
+                loss = loss + foreground_mse(make(stage), make(target), region)
+        filters = maps[0]
+        groups = (filters[:, :12], filters[:, 12:21], filters[:, 21:])
+        return loss + torch.stack([variation(group, small_mask) for group in groups]).sum()

@@ -113,3 +113,7 @@ class DHT(Peer):
             lit = layer(lit, position, light, queries)
         maps = [each.transpose(1, 2).unflatten(2, feature.shape[2:]) for each in (tokens, self.render_norm(lit))]
         return from_unit(to_unit(self.decode_reflectance(maps[0])) * to_unit(self.decode_illumination(maps[1])))
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        return 100 * F.l1_loss(to_unit(self.predict(composite, mask)), to_unit(real))

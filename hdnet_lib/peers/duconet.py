@@ -86,6 +86,8 @@ class DucoNet(IS2AM):
         code: numbers of each channel's code.
     """
 
+    a_min = 100
+
     def __init__(self, width: int = 32, code: int = 256) -> None:
         super().__init__(width)
         self.encoders = nn.ModuleList(ChannelEncoder(width, code) for _ in range(3))

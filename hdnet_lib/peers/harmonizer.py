@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from hdnet_lib.model.hdnet import paste
 from hdnet_lib.peers.base import Peer
 from hdnet_lib.peers.hsv import hsv_to_rgb, rgb_to_hsv
+from hdnet_lib.peers.losses import filter_loss
 from hdnet_lib.peers.maps import LOW, shrink
 from hdnet_lib.peers.ranges import from_unit, to_unit
 
@@ -191,3 +192,7 @@ class Harmonizer(Peer):
         unit = to_unit(composite)
         arguments = self.arguments(shrink(unit, self.low), shrink(mask, self.low)).clamp(-1, 1)
         return from_unit(paste(apply_filters(unit, arguments)[-1], unit, mask))
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`; for composites that were not made by its filters."""
+        return 10 * filter_loss(to_unit(self.predict(composite, mask)), to_unit(real), mask)

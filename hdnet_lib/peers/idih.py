@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hdnet_lib.peers.base import Peer, check_even
+from hdnet_lib.peers.losses import normalized_mse
 from hdnet_lib.peers.ranges import denormalize, from_unit, normalize, to_unit
 
 MULTIPLES = (1, 1, 2, 2, 4, 4, 8)
@@ -71,6 +72,10 @@ class IDIH(Peer):
             share = (3 * self.blend(x)).sigmoid()
             result = share * normalized + (1 - share) * result
         return from_unit(denormalize(result))
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        return normalized_mse(self.predict(composite, mask), real, mask, 100)
 
 
 class DIH(IDIH):

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.peers.base import Peer
 from hdnet_lib.peers.cdtnet import look_up
 from hdnet_lib.peers.hrnet import HRNet
 from hdnet_lib.peers.idih import MULTIPLES, Block
+from hdnet_lib.peers.losses import table_excess, table_image_mse
 from hdnet_lib.peers.maps import shrink
 from hdnet_lib.peers.ranges import to_unit
 
@@ -233,6 +235,18 @@ class INR(Peer):
         table = self.predict_table(predicted).unflatten(1, (3, *[self.lattice] * 3))
         # Axes red, green, blue: CDTNet's are the other way round.
         return table, look_up(to_unit(composite), table.permute(0, 1, 4, 3, 2))
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        error = composite.new_zeros(())
+        for image in (images := self.results(composite, mask)):
+            size = image.shape[2:]
+            target, region = real, mask
+            if image is not images[-1]:
+                target, region = (F.interpolate(x, size, mode="bilinear", antialias=True) for x in (real, mask))
+            error = error + foreground_mse(image, target, region) / len(images)
+        table, changed = self.table(composite, mask)
+        return error + table_image_mse(changed, to_unit(real), mask) + table_excess(table)
 
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """See :meth:`Peer.forward`; where the cells do not fill the image, its edge is repeated."""

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hdnet_lib.peers.base import Peer, check_even
+from hdnet_lib.peers.losses import bend, edge_difference, structure_difference
 from hdnet_lib.peers.ranges import from_unit, to_unit
 from hdnet_lib.utils.regions import resize_mask
 
@@ -160,10 +161,10 @@ class Scores(nn.Module):
         self.residuals = nn.Sequential(*(Residual(channels) for _ in range(residuals)))
         self.last = ConvBlock(channels, channels, 3, 1, None, nn.Tanh())
 
-    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        """Composite and mask (B, 4, H, W), mask (B, 1, H, W) -> (B, L, H / 8, W / 8) with L = HW / 64.
+    def forward(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Composite and mask (B, 4, H, W), mask (B, 1, H, W) -> (B, L, H / 8, W / 8) with L = HW / 64, and a map.
 
-        At each position i the softmax over all positions j.
+        At each position i the softmax over all positions j; the map (B, 1, H / 8, W / 8) is the features' mean.
         """
         feature = self.last(self.residuals(self.encoder(inputs)))
         inside = resize_mask(mask, feature)
@@ -172,7 +173,7 @@ class Scores(nn.Module):
         foreground, background = (values - values.mean(dim=1, keepdim=True) for values in (foreground, background))
         covariance = background.transpose(1, 2) @ foreground / (feature.shape[1] - 1)  # (B, L of j, L of i)
         scores = (10 * covariance).softmax(dim=1)
-        return scores.unflatten(2, feature.shape[2:])
+        return scores.unflatten(2, feature.shape[2:]), feature.mean(dim=1, keepdim=True)
 
 
 class Reconstruct(nn.Module):
@@ -218,9 +219,13 @@ class Intrinsic(Peer):
 
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """See :meth:`Peer.forward`."""
-        unit = to_unit(composite)
+        reflectance, illumination, _ = self.parts(to_unit(composite), mask)
+        return from_unit(reflectance * illumination)
+
+    def parts(self, unit: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reflectance and illumination (B, 3, H, W) in [0, 1], and the mean map of :class:`Scores`."""
         inputs = torch.cat([unit, mask], dim=1)
-        scores = self.scores(inputs, mask)
+        scores, mean = self.scores(inputs, mask)
         reflectance, illumination = self.reflectance(inputs), self.illumination(inputs)
         codes, inside = self.lights(inputs, mask), resize_mask(mask, illumination)
         for block in self.relight:
@@ -229,6 +234,12 @@ class Intrinsic(Peer):
             reflectance = reconstruct(reflectance, scores)
         for reconstruct in self.reconstruct_illumination:
             illumination = reconstruct(illumination, scores.detach())
-        return from_unit(
-            to_unit(self.decode_reflectance(reflectance)) * to_unit(self.decode_illumination(illumination))
-        )
+        return to_unit(self.decode_reflectance(reflectance)), to_unit(self.decode_illumination(illumination)), mean
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        unit = to_unit(real)
+        reflectance, illumination, mean = self.parts(to_unit(composite), mask)
+        light = F.mse_loss(illumination, unit) + 10 * bend(illumination)
+        image = 100 * F.l1_loss(reflectance * illumination, unit)
+        return image + 10 * edge_difference(reflectance, unit) + light + 100 * structure_difference(mean, unit)

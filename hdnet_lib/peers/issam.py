@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from hdnet_lib.peers.attention import IS2AMAttention
 from hdnet_lib.peers.base import Peer
+from hdnet_lib.peers.losses import normalized_mse
 from hdnet_lib.peers.ranges import denormalize, from_unit, normalize, to_unit
 
 MULTIPLES = (1, 2, 4, 8)
@@ -111,6 +113,8 @@ class IS2AM(Trunk):
     """iS2AM, in its code iSSAM (Sofiiuk et al., WACV 2021), without a backbone."""
 
     multiple = 8
+    a_min: ClassVar[float] = 1000
+    """Of its own loss, in pixels."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__(width)
@@ -124,3 +128,7 @@ class IS2AM(Trunk):
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """See :meth:`Peer.forward`."""
         return from_unit(denormalize(self.results(normalize(to_unit(composite)), mask)[0]))
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        return normalized_mse(self.predict(composite, mask), real, mask, self.a_min)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from hdnet_lib.model.hdnet import paste
 from hdnet_lib.peers.base import Peer, check_even
 from hdnet_lib.peers.issam import Trunk
+from hdnet_lib.peers.losses import edge_size, normalized_mse
 from hdnet_lib.peers.ranges import denormalize, from_unit, normalize, to_unit
 
 LOW = 256
@@ -64,12 +65,27 @@ class PCTNet(MapTrunk):
 
     def render(self, unit: Tensor, low: Tensor, low_mask: Tensor) -> Tensor:
         """See :meth:`MapTrunk.render`."""
+        return self.apply_maps(unit, *self.maps(low, low_mask))
+
+    def maps(self, low: Tensor, low_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Matrices and shifts of the colours (B, 12, h, w), and the share (B, 1, h, w) of the changed image."""
         feature, share, _ = self.features(normalize(low), low_mask)
+        return self.transform(feature), share
+
+    def apply_maps(self, unit: Tensor, maps: Tensor, share: Tensor) -> Tensor:
+        """unit (B, 3, H, W) in [0, 1] and what :meth:`maps` gives -> (B, 3, H, W) in [-1, 1]."""
         normalized = normalize(unit)
         # As the authors run it: the transform acts on normalised colours and its result is cut to [0, 1].
-        changed = normalize(color_matrix(normalized, enlarge(self.transform(feature), unit)).clamp(0, 1))
+        changed = normalize(color_matrix(normalized, enlarge(maps, unit)).clamp(0, 1))
         share = enlarge(share, unit)
         return from_unit(denormalize(share * changed + (1 - share) * normalized))
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        unit = to_unit(composite)
+        maps, share = self.maps(shrink(unit, self.low), shrink(mask, self.low))
+        image = self.apply_maps(unit, maps, share)
+        return normalized_mse(image, real, mask, 1000) + 0.1 * edge_size(maps)
 
 
 class PCTNetViT(Peer):
@@ -98,10 +114,22 @@ class PCTNetViT(Peer):
 
     def render(self, unit: Tensor, mask: Tensor, low: Tensor, low_mask: Tensor) -> Tensor:
         """As :meth:`MapTrunk.render`, with the mask (B, 1, H, W) at full size, by which it pastes."""
+        return self.apply_maps(unit, mask, self.maps(low, low_mask))
+
+    def maps(self, low: Tensor, low_mask: Tensor) -> Tensor:
+        """Matrices and shifts of the colours, (B, 12, h, w)."""
         rows, columns = low.shape[2] // 4, low.shape[3] // 4
         patches = torch.cat([low, low_mask], dim=1).unflatten(3, (columns, 4)).unflatten(2, (rows, 4))
         tokens = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (B, patches, rows x columns x channels)
         tokens = self.transformer(self.embedding(tokens))
-        maps = self.decoder(tokens.transpose(1, 2).unflatten(2, (rows, columns))).tanh()
-        changed = color_matrix(unit, enlarge(self.transform(maps), unit)).clamp(0, 1)
-        return from_unit(paste(changed, unit, mask))
+        return self.transform(self.decoder(tokens.transpose(1, 2).unflatten(2, (rows, columns))).tanh())
+
+    def apply_maps(self, unit: Tensor, mask: Tensor, maps: Tensor) -> Tensor:
+        """unit (B, 3, H, W) in [0, 1], mask (B, 1, H, W), maps of :meth:`maps` -> (B, 3, H, W) in [-1, 1]."""
+        return from_unit(paste(color_matrix(unit, enlarge(maps, unit)).clamp(0, 1), unit, mask))
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        unit = to_unit(composite)
+        maps = self.maps(shrink(unit, self.low), shrink(mask, self.low))
+        return normalized_mse(self.apply_maps(unit, mask, maps), real, mask, 1000) + 0.1 * edge_size(maps)

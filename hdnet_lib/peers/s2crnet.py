@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from hdnet_lib.model.hdnet import paste
 from hdnet_lib.peers.base import Peer
+from hdnet_lib.peers.losses import relative_l1
 from hdnet_lib.peers.maps import LOW, shrink
 from hdnet_lib.peers.ranges import from_unit, to_unit
 
@@ -107,11 +108,22 @@ class S2CRNet(Peer):
 
     def render(self, unit: Tensor, mask: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
         """unit (B, 3, H, W) in [0, 1], and the two small images that the trunk sees -> (B, 3, H, W) in [-1, 1]."""
+        return from_unit(paste(self.stages(unit, foreground, background)[-1], unit, mask))
+
+    def stages(self, unit: Tensor, foreground: Tensor, background: Tensor) -> list[Tensor]:
+        """As :meth:`render`, but the images after each head, (B, 3, H, W) in [0, 1], not pasted."""
         means = self.trunk(torch.cat([foreground, background])).mean(dim=(2, 3)).chunk(2)
-        changed = unit
+        images = [unit]
         for head in self.heads:
-            changed = apply_curves(changed, head(*means).float())  # bf16 would be seen as steps
-        return from_unit(paste(changed, unit, mask))
+            images.append(apply_curves(images[-1], head(*means).float()))  # bf16 would be seen as steps
+        return images[1:]
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        unit = to_unit(composite)
+        background = shrink(unit, self.low) * (1 - shrink(mask, self.low))
+        images = self.stages(unit, foreground_crop(unit, mask, self.low), background)
+        return torch.stack([relative_l1(image, to_unit(real), mask) for image in images]).sum()
 
 
 class S2CRNetSN(S2CRNet):

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hdnet_lib.model.hdnet import paste
 from hdnet_lib.model.rain import RAIN
 from hdnet_lib.model.variants import InstanceNorm, SpatialAttention
 from hdnet_lib.peers.attention import S2AMAttention
 from hdnet_lib.peers.base import Peer
+from hdnet_lib.peers.losses import triplets
 from hdnet_lib.peers.partial import PartialConv
 from hdnet_lib.peers.ranges import from_unit, to_unit
 
@@ -102,6 +104,10 @@ class RainNet(Peer):
         """See :meth:`Peer.forward`."""
         return self.unet(composite, mask).tanh()
 
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        return 100 * F.l1_loss(paste(self.predict(composite, mask), composite, mask), real)
+
 
 class DoveNet(Peer):
     """The generator of DoveNet (Cong et al., CVPR 2020): instance norm everywhere, and a bias before it.
@@ -118,6 +124,10 @@ class DoveNet(Peer):
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """See :meth:`Peer.forward`."""
         return self.unet(torch.cat([composite, mask], dim=1), mask).tanh()
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        return 100 * F.l1_loss(self.predict(composite, mask), real)
 
 
 class DomainExtractor(nn.Module):
@@ -167,6 +177,13 @@ class BargainNet(Peer):
         inputs = torch.cat([composite, mask, self.weight.clamp(min=0.001) * code], dim=1)
         return self.unet(inputs, mask).tanh()
 
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        image = self.predict(composite, mask)
+        regions = ((real, mask), (image, mask), (composite, mask), (composite, 1 - mask))
+        codes = [self.extractor(each, region).flatten(1) for each, region in regions]
+        return F.l1_loss(image, real) + 0.01 * triplets(codes)
+
 
 class S2AM(Peer):
     """S2AM (Cun and Pun, TIP 2020), its network S2AD: separated attention in place of the gates, no activation last."""
@@ -182,3 +199,7 @@ class S2AM(Peer):
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """See :meth:`Peer.forward`."""
         return from_unit(self.unet(torch.cat([to_unit(composite), mask], dim=1), mask))
+
+    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`Peer.own_loss`."""
+        return F.mse_loss(to_unit(self.predict(composite, mask)), to_unit(real))

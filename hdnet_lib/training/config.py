@@ -55,6 +55,13 @@ class TrainingConfig:
         "identity",
         "normal",
     )
+    loss: str = _option(
+        "common",
+        "common: Eq. 1 of the pasted image, for every network; own: that of the system's authors, without "
+        "discriminators and what needs pretrained networks (HDNet's own is Eq. 1)",
+        "common",
+        "own",
+    )
     compile: bool = _option(
         False, "let torch.compile make the network, or on a CPU RAIN and MGD; takes a minute and pays in long runs"
     )

@@ -58,6 +58,18 @@ def compile_network(network: nn.Module, device: torch.device) -> Callable[..., T
     return network
 
 
+class OwnLoss(nn.Module):
+    """A network called for the loss of its authors (:meth:`~hdnet_lib.peers.base.Peer.own_loss`)."""
+
+    def __init__(self, network: Peer) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """See :meth:`~hdnet_lib.peers.base.Peer.own_loss`."""
+        return self.network.own_loss(composite, mask, real)
+
+
 def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf) -> Network | None:
     """Train a model and write ``output`` (safetensors with a JSON header), and next to it a log and a checkpoint.
 
@@ -110,7 +122,8 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     run = Run(config, output, len(plan), model, ema_model, optimizer)
     run.resume()
     accelerator.init_trackers(f"{output.stem}.tensorboard")  # only where TensorBoard is installed
-    prepared, prepared_optimizer = accelerator.prepare(model, optimizer)
+    own = config.loss == "own" and isinstance(model, Peer)
+    prepared, prepared_optimizer = accelerator.prepare(OwnLoss(model) if own else model, optimizer)
     network = compile_network(prepared, accelerator.device) if config.compile else prepared
     batches = _batches(config, plan, run.step, accelerator)
     pixels = sum(side**2 for side in plan[: run.step])
@@ -129,10 +142,11 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
             group["lr"] = config.learning_rate * learning_rate_factor(pixels / total_pixels, config.schedule)
         composite, mask, real = next(batches)
         try:
-            raw = network(composite.contiguous(memory_format=memory_format(accelerator.device)), mask)
+            inputs = composite.contiguous(memory_format=memory_format(accelerator.device)), mask
+            result = network(*inputs, real) if own else network(*inputs)
         except TorchDynamoException as error:
             raise ValueError(f"torch.compile cannot be used here: {first_line(error)}; train without it.") from None
-        loss = foreground_mse(paste(raw.float(), composite, mask), real, mask)
+        loss = result if own else foreground_mse(paste(result.float(), composite, mask), real, mask)
         prepared_optimizer.zero_grad()
         accelerator.backward(loss)
         prepared_optimizer.step()
