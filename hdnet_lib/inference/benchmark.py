@@ -21,8 +21,11 @@ from typing import cast
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from hdnet_lib.data.images import to_pixels, to_unit
+from hdnet_lib.inference.harmonize import WORKING_SIZE, harmonize
 from hdnet_lib.inference.load import Autocast
 from hdnet_lib.inference.onnx import OnnxModel, export_onnx
 from hdnet_lib.model.architecture import count_flops, layer_table, random_inputs
@@ -41,9 +44,10 @@ UPSAMPLING = Path(__file__).with_name("upsampling.csv")
 """What ``data_scripts/compare_upsampling.py`` found on composites of large photos: those of Debian 12's packages
 mate-backgrounds, lxqt-themes and plasma-workspace-wallpapers that are photos, at most 2,048 pixels wide, each with two
 masks of :func:`~hdnet_lib.data.masks.make_mask`, recoloured by ``synthesize_composites.py --per-mask 2``."""
-BACKENDS = ("fp32", "bf16", "compiled", "onnx", "int8")
+BACKENDS = ("fp32", "bf16", "compiled", "onnx", "int8", "photo")
 """How a network runs: by PyTorch in float32, or in bfloat16, or compiled by ``torch.compile``; by ONNX Runtime on the
-CPU in float32, or in int8."""
+CPU in float32, or in int8; or in :func:`~hdnet_lib.inference.harmonize.harmonize`, which shows it a small copy and
+changes the image at full size by one map of colours (the mask is not snapped)."""
 
 LARGEST_REFERENCE = 1024
 """Side in pixels up to which the released formulation is timed: at 2048 it takes 17 GB."""
@@ -91,20 +95,27 @@ def measure(model: str, backend: str, size: int, device: str, repeats: int, onnx
     rate = 2 * 2048**3 / min(seconds(lambda: one @ other, where, 10)[1:])
     composite, mask = (tensor.to(where) for tensor in random_inputs(size))
     eager = create_model(model).to(where).eval()
+    network: Callable[[Tensor, Tensor], object]
     if backend == "compiled":
         network = torch.compile(eager)
     elif backend in ("onnx", "int8"):
         network = OnnxModel(onnx)
+    elif backend == "photo":
+        photo, inside = to_pixels(to_unit(composite.cpu())), mask[0, 0].cpu().numpy() > 0
+
+        def network(composite: Tensor, mask: Tensor) -> object:
+            return harmonize(eager, photo, inside, snap=False)
     else:
         network = Autocast(eager) if backend == "bf16" else eager
     first = seconds(lambda: network(composite, mask), where, 0)[0]
     times = seconds(lambda: network(composite, mask), where, repeats)[1:]
     peak = torch.cuda.max_memory_allocated(where) if where.type == "cuda" else peak_of_process()
+    seen = min(size, WORKING_SIZE) if backend == "photo" else size
     # Of HDNet the arithmetic that grows with the pixels: at 256, where matching is nothing beside it.
     if isinstance(eager, HDNet):
-        flops = float(layer_table(cast(HDNet, create_model(model))).flops.sum()) * (size / 256) ** 2
+        flops = float(layer_table(cast(HDNet, create_model(model))).flops.sum()) * (seen / 256) ** 2
     else:
-        flops = float(count_flops(eager, size))
+        flops = float(count_flops(eager, seen))
     line: dict = {
         "model": model, "backend": backend, "size": size, "device": device, "machine": machine(where),
         "seconds": statistics.median(times), "first_seconds": first, "gflops_of_products": rate / 1e9,

@@ -42,10 +42,10 @@ def bands(feature: Tensor, region: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
     On a large map each operation on its own would fetch it from memory and bring a result back.
     """
-    rows = feature.shape[2]
     traced = torch.compiler.is_compiling()  # sizes are symbols then
-    if not traced and feature.device.type == "cpu" and not torch.is_grad_enabled() and feature.numel() >= LARGE:
-        rows = max(1, rows * BAND // feature.numel())
+    if traced or torch.is_grad_enabled() or feature.device.type != "cpu" or feature.numel() < LARGE:
+        return iter([(feature, region)])
+    rows = max(1, feature.shape[2] * BAND // feature.numel())
     return zip(feature.split(rows, dim=2), region.split(rows, dim=2), strict=True)
 
 
