@@ -38,8 +38,9 @@ from hdnet_lib.utils.device import choose_device
 RECORDED = Path(__file__).with_name("benchmark.csv")
 """A table of :func:`benchmark`, measured once; its column "machine" says where."""
 SYSTEMS = Path(__file__).with_name("systems.csv")
-"""The same for the systems that the paper compares with, beside HDNet and HDNet-lite, in one run.
-(PCT-Net's ViT at 256 pixels was measured again some minutes later: the first measurement fell into a busy moment.)"""
+"""The same for the systems that the paper compares with, beside HDNet and HDNet-lite; the column "run" tells which were
+measured together. (PCT-Net's ViT at 256 pixels was measured again some minutes after the others of the first run: the
+first measurement fell into a busy moment.)"""
 UPSAMPLING = Path(__file__).with_name("upsampling.csv")
 """What ``data_scripts/compare_upsampling.py`` found on composites of large photos: those of Debian 12's packages
 mate-backgrounds, lxqt-themes and plasma-workspace-wallpapers that are photos, at most 2,048 pixels wide, each with two
