@@ -43,7 +43,9 @@ def runs(
     for entry in entries:
         batch = int(entry["batch_size"])
         stages = tuple((side, max(batch, round(count * scale))) for side, count in parse_stages(entry["stages"]))
-        for seed, rate in product(map(int, entry["seeds"].split()), rates or [float(entry["learning_rate"])]):
+        for seed, rate in product(
+            map(int, entry["seeds"].split()), dict.fromkeys(rates) or [float(entry["learning_rate"])]
+        ):
             config = replace(
                 PRESETS[entry["preset"]], epochs=0, model=entry["model"], overrides=json.loads(entry["overrides"]),
                 data=pool, stages=stages, batch_size=batch, learning_rate=rate, seed=seed, device=device,

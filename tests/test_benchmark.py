@@ -81,6 +81,8 @@ def test_every_way_is_measured_with_its_first_call():
     assert table.backend.tolist() == backends
     assert (table.first_seconds > 0).all()
     assert table.released_seconds.notna().tolist() == [True, False, False, False, False]
+    photo = benchmark(["idih"], [512], "cpu", 1, ["photo"])  # which takes 256 alone, and so is shown it
+    assert photo.gflop.tolist() == [pytest.approx(3.31, abs=0.01)]
     with pytest.raises(ValueError, match=r"a backend is one of fp32, .*, not 'jit'"):
         benchmark(["hdnet-nano"], [256], "cpu", 1, ["jit"])
 

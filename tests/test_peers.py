@@ -19,7 +19,7 @@ from hdnet_lib.peers import losses
 from hdnet_lib.peers.cdtnet import look_up
 from hdnet_lib.peers.harmonizer import FILTERS, apply_filters
 from hdnet_lib.peers.hsv import hsv_to_rgb, rgb_to_hsv
-from hdnet_lib.peers.ranges import denormalize, from_unit, normalize
+from hdnet_lib.peers.ranges import denormalize, from_unit, normalize, to_unit
 from hdnet_lib.peers.released import RELEASED
 from hdnet_lib.peers.s2crnet import PIECES, apply_curves, foreground_crop
 from hdnet_lib.peers.systems import PEERS
@@ -146,9 +146,10 @@ def test_inrs_levels_and_table_are_those_of_the_public_code():
     tensors = parity_file("inr")
     model = load_released_state_dict(published(tensors), "inr")
     composite, mask = from_unit(tensors["input"].float()), tensors["mask"].float()
-    for image, level in zip(model.results(composite, mask)[:2], ("0", "1"), strict=True):
+    maps, predicted = model.encode(composite, mask)
+    for image, level in zip(model.results(composite, mask, maps, predicted)[:2], ("0", "1"), strict=True):
         torch.testing.assert_close(image, tensors[f"act.harm.{level}"], atol=1e-3, rtol=0)
-    table, changed = model.table(composite, mask)
+    table, changed = model.table(composite, predicted)
     torch.testing.assert_close(table, tensors["act.lut"], atol=1e-5, rtol=0)
     torch.testing.assert_close(from_unit(changed), tensors["act.lut_image"], atol=1e-5, rtol=0)
 
@@ -329,8 +330,9 @@ def test_losses_are_those_of_the_public_code():
     check("inr.masked_mse", losses.table_image_mse(pred, real, tensors["soft_mask"]))
     check("inr.regularize_LUT", losses.table_excess(tensors["inr.lut"]))
     for name in ("luminance", "saturation", "hue"):
-        made = getattr(losses, f"{name}_map")(real)[:, :1]
-        torch.testing.assert_close(made, tensors[f"dccf.map.{name}"], atol=1e-3, rtol=0)
+        wanted = tensors[f"dccf.map.{name}"]
+        made = getattr(losses, f"{name}_map")(real).expand_as(wanted)
+        torch.testing.assert_close(made, wanted, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("system", PEERS)
@@ -382,3 +384,94 @@ def test_a_photo_of_a_size_that_a_system_cannot_take_is_squeezed():
     assert np.array_equal(result[mask == 0], photo[mask == 0])
     for system in ("dovenet", "idih", "issam"):
         assert harmonize(create_model(system, width=4).eval(), photo, mask).size == (120, 90)
+
+
+class Counting(Brighter):
+    """Remembers what it was shown."""
+
+    def predict(self, composite, mask):
+        self.shown = composite, mask
+        return composite
+
+
+def test_squeezing_keeps_thin_objects_and_mixes_no_regions():
+    photo, mask = np.full((384, 384, 3), 40, np.uint8), np.zeros((384, 384), np.uint8)
+    photo[:, 5], mask[:, 5] = 220, 255
+    model = Counting(width=4).eval()
+    harmonize(model, photo, mask, snap=False)
+    composite, inside = model.shown
+    assert composite.shape == (1, 3, 256, 256)
+    assert inside.any()
+    colors = to_unit(composite) * 255
+    torch.testing.assert_close(colors[inside.expand_as(colors) > 0], torch.tensor(220.0).expand(3 * int(inside.sum())))
+    torch.testing.assert_close(
+        colors[inside.expand_as(colors) == 0], torch.tensor(40.0).expand(3 * int((1 - inside).sum()))
+    )
+
+
+@pytest.mark.parametrize("system", ["intrinsic", "dht"])
+def test_systems_of_at_most_256_pixels_are_shown_as_many(system):
+    model, seen = create_model(system, **NARROW.get(system, {"width": 4})).eval(), []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[2:]))
+    photo, mask = np.full((300, 400, 3), 40, np.uint8), np.zeros((300, 400), np.uint8)
+    mask[100:200, 100:200] = 255
+    harmonize(model, photo, mask, snap=False)
+    assert seen == [(256, 256)]
+
+
+def test_intrinsics_own_loss_is_the_sum_of_its_terms():
+    torch.manual_seed(0)
+    model = create_model("intrinsic", width=4)
+    composite, mask, real = torch.rand(2, 3, 64, 64) * 2 - 1, torch.zeros(2, 1, 64, 64), torch.rand(2, 3, 64, 64)
+    mask[..., 10:40, 10:40] = 1
+    reflectance, illumination, mean = model.parts(to_unit(composite), mask)
+    second = sum(illumination.diff(dim=one).diff(dim=two).abs().mean() for one, two in ((2, 2), (2, 3), (3, 2), (3, 3)))
+    wanted = (
+        100 * (reflectance * illumination - real).abs().mean()
+        + 10 * losses.edge_difference(reflectance, real)
+        + (illumination - real).square().mean()
+        + 10 * second
+        + 100 * losses.structure_difference(mean, real)
+    )
+    torch.testing.assert_close(model.own_loss(composite, mask, from_unit(real)), wanted)
+
+
+def test_cdtnets_and_dccfs_own_losses_are_sums_over_their_images():
+    torch.manual_seed(0)
+    composite, mask, real = torch.rand(2, 3, 64, 64), torch.zeros(2, 1, 64, 64), torch.rand(2, 3, 64, 64)
+    mask[..., 10:40, 10:40] = 1
+    signed = from_unit(composite), mask, from_unit(real)
+    model = create_model("cdtnet", width=4, low=64).eval()
+    images = model.images(composite, mask)
+    wanted = sum((image - real).square().sum() / (3 * mask[0].sum()) / 2 for image in images)
+    torch.testing.assert_close(model.own_loss(*signed), wanted)
+
+    model = create_model("dccf", width=4, low=64).eval()
+    maps = model.maps(composite, mask)
+    luminance, saturation, hue, result = model.stages(composite, *maps)
+    area = mask[0].sum()
+
+    def error(one, other, floor=100):
+        return (one - other).square().sum() / (one.shape[1] * max(floor, area)) / 2
+
+    # Low and full size are the same here; of the whole image what has weight 1 with a floor of 100, and 5 with 1000.
+    wanted = error(normalize(result), normalize(real)) + 5 * error(normalize(result), normalize(real), 1000)
+    wanted = wanted + 2 * error(normalize(hue), normalize(real))
+    for name, stage in (("luminance", luminance), ("saturation", saturation), ("hue", hue)):
+        make = getattr(losses, f"{name}_map")
+        wanted = wanted + error(make(stage) * mask, make(real) * mask)
+    for group in (slice(12), slice(12, 21), slice(21, 22)):
+        inside = maps[0][:, group] * mask
+        steps = inside.diff(dim=2).square().sum() + inside.diff(dim=3).square().sum()
+        wanted = wanted + steps / (inside.shape[1] * area) / 2
+    torch.testing.assert_close(model.own_loss(*signed), wanted)
+
+
+def test_inr_pads_to_whole_cells_and_works_in_other_precisions():
+    model = create_model("inr", **NARROW_INR).eval()
+    composite, mask = torch.rand(1, 3, 40, 72) * 2 - 1, torch.zeros(1, 1, 40, 72)
+    mask[..., 10:30, 10:40] = 1
+    assert model.own_loss(composite, mask, composite).isfinite()
+    for dtype in (torch.float64, torch.bfloat16):
+        with torch.inference_mode():
+            assert model.to(dtype)(composite.to(dtype), mask.to(dtype)).shape == composite.shape

@@ -89,7 +89,7 @@ def machine(device: torch.device) -> str:
 
 @torch.inference_mode()
 def measure(model: str, backend: str, size: int, device: str, repeats: int, onnx: str) -> dict:
-    """One line of the benchmark, measured in this process; see :func:`benchmark`. ``onnx``: file of the last two."""
+    """One line of :func:`benchmark`, measured in this process; ``onnx``: the file of the backends "onnx" and "int8"."""
     keep_freed_memory()
     where = torch.device(device)
     one, other = torch.randn(2, 2048, 2048, device=where)
@@ -116,7 +116,7 @@ def measure(model: str, backend: str, size: int, device: str, repeats: int, onnx
     if isinstance(eager, HDNet):
         flops = float(layer_table(cast(HDNet, create_model(model))).flops.sum()) * (seen / 256) ** 2
     else:
-        flops = float(count_flops(eager, seen))
+        flops = float(count_flops(eager, seen if eager.takes(seen) else eager.largest or eager.smallest))
     line: dict = {
         "model": model, "backend": backend, "size": size, "device": device, "machine": machine(where),
         "seconds": statistics.median(times), "first_seconds": first, "gflops_of_products": rate / 1e9,
@@ -151,7 +151,8 @@ def benchmark(
     Returns:
         A line for each model, backend and size: machine; seconds; first_seconds (of the first call, compilation
         included); gflops_of_products (rate of a matrix product of 2048 x 2048); parameters; gflop (of convolutions and
-        matrix products, for one image; of HDNet at 256 pixels and scaled by them); roofline_seconds (that arithmetic
+        matrix products, for one image; of HDNet at 256 pixels and scaled by them; of "photo" at the size that the
+        network sees); roofline_seconds (that arithmetic
         by that rate) and roofline_ratio; peak_gb (of the whole process, or of the GPU's memory); for HDNet in float32
         released_seconds and times_released (how many times as long the released formulation takes).
 
@@ -174,7 +175,7 @@ def benchmark(
             for model in models
             for backend in backends
             for size in sizes
-            if _fits(networks[model], size)
+            if backend == "photo" or _fits(networks[model], size)
         ]
         if not jobs:
             asked = "; ".join(

@@ -111,14 +111,7 @@ def prepare(
 
     size = _working_size(*photo.size, working_size)
     coverage: Any = _shrink(soft_mask, size)  # share of each cell that is foreground
-    # Cut at one half; but an object that fills no cell by half keeps the cells that it fills most, and a
-    # background that is left in no cell by half keeps the cells where most of it is.
-    low, high = coverage.min(), coverage.max()
-    cut = min(max(0.5, low + 0.1 * (high - low)), high - 0.1 * (high - low))
-    network_mask = coverage >= cut
-    if network_mask.all():
-        raise ImageError(f"mask is too fine a pattern: at {size[0]}x{size[1]} pixels it leaves no background.")
-
+    network_mask = _cut(coverage)
     share: Any = np.where(network_mask, coverage, 1 - coverage)  # above 0 by the choice of the cut
     hidden = np.zeros_like(network_mask)
     opacity: Any = None
@@ -158,6 +151,20 @@ def _check_sizes(photo: Photo, mask: np.ndarray) -> None:
     )
 
 
+def _cut(coverage: Any) -> Any:
+    """Where a region counts as foreground, (..., h, w) bool, by the share of each cell that it covers.
+
+    Cut at one half; but an object that fills no cell by half keeps the cells that it fills most, and a background that
+    is left in no cell by half keeps the cells where most of it is.
+    """
+    low, high = coverage.min(), coverage.max()
+    inside = coverage >= min(max(0.5, low + 0.1 * (high - low)), high - 0.1 * (high - low))
+    if inside.all():
+        height, width = coverage.shape[-2:]
+        raise ImageError(f"mask is too fine a pattern: at {width}x{height} pixels it leaves no background.")
+    return inside
+
+
 def _separately(values: np.ndarray, soft_mask: np.ndarray, size: tuple[int, int], inside: np.ndarray) -> np.ndarray:
     """Made smaller without mixing the regions: of the foreground where ``inside``, elsewhere of the background."""
     foreground = _shrink(values * soft_mask, size)
@@ -167,17 +174,20 @@ def _separately(values: np.ndarray, soft_mask: np.ndarray, size: tuple[int, int]
 def predict(model: nn.Module, job: Job) -> Tensor:
     """The network's raw output (1, 3, h, w).
 
-    To a network that does not take this size the photo is shown squeezed to a square of its smallest, and its change
-    is brought back.
+    To a network that does not take this size the photo is shown squeezed to a square that it takes, foreground and
+    background apart as before, and its change is brought back.
     """
     height, width = job.small.shape[2:]
     network = getattr(model, "model", model)  # in bf16 it is wrapped
     small, mask = job.small, job.network_mask
     squeezed = 0
     if isinstance(network, Peer) and not (network.takes(height) and network.takes(width)):
-        squeezed = network.smallest
-        small = F.interpolate(small, (squeezed, squeezed), mode="bilinear", antialias=True)
-        mask = F.interpolate(mask, (squeezed, squeezed))
+        squeezed = network.largest or network.smallest
+        share, colors, inside = (
+            F.adaptive_avg_pool2d(x, squeezed) for x in (mask, small, small * mask)
+        )  # means over the cells of the square
+        mask = _cut(share).to(share)
+        small = torch.where(mask > 0, inside / share.clamp(min=1e-6), (colors - inside) / (1 - share).clamp(min=1e-6))
     parameter = next(model.parameters(), small)  # an ONNX network has none
     with torch.inference_mode():
         output = model(small.to(parameter), mask.to(parameter)).float().cpu()

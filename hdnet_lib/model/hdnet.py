@@ -36,8 +36,9 @@ class EncoderStage(nn.Module):
         x = self.conv(x)
         if self.normalize:
             x = F.instance_norm(x)
-        # The skip connections carry what comes after this activation, as in the released code.
-        return F.leaky_relu(x, 0.2, inplace=True)
+        # The skip connections carry what comes after this activation, as in the released code. (In place, it saves a
+        # map; but what a hook on the convolution has seen must stay as it is.)
+        return F.leaky_relu(x, 0.2, inplace=self.normalize)
 
 
 class DecoderStage(nn.Module):

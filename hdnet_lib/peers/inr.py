@@ -103,8 +103,8 @@ class Positions(nn.Module):
 
     def forward(self, height: int, width: int) -> Tensor:
         """The codes of a grid whose corners are at -1 and 1: (H, W, 2 + 64)."""
-        device = self.table.device
-        rows, columns = (torch.linspace(-1, 1, length, device=device) for length in (height, width))
+        device, dtype = self.table.device, self.table.dtype
+        rows, columns = (torch.linspace(-1, 1, length, device=device, dtype=dtype) for length in (height, width))
         grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
         table = self.table.unflatten(1, (self.side, self.side))
         if (height, width) != (self.side, self.side):
@@ -201,12 +201,11 @@ class INR(Peer):
         colors = self.predict_colors(self.compress(x.flatten(2)).squeeze(2))
         return [self.plain(middle), middle, fine], colors
 
-    def results(self, composite: Tensor, mask: Tensor) -> list[Tensor]:
+    def results(self, composite: Tensor, mask: Tensor, maps: list[Tensor], predicted: Tensor) -> list[Tensor]:
         """The images of the three levels in [-1, 1]: (B, 3, ., .), a quarter, a half and the whole of H and W.
 
-        Height and width have to be multiples of a quarter of ``low``.
+        Height and width have to be multiples of a quarter of ``low``; maps and predicted are those of :meth:`encode`.
         """
-        maps, predicted = self.encode(shrink(composite, self.low), shrink(mask, self.low))
         layers = self.colors(predicted)
         images: list[Tensor] = []
         feature = composite.new_zeros(0)
@@ -214,7 +213,8 @@ class INR(Peer):
             height, width = (side >> (len(maps) - 1 - level) for side in composite.shape[2:])
             given = torch.cat([composite, mask], dim=1)
             if level < len(maps) - 1:
-                given = F.interpolate(given, size=(height, width), mode="bilinear", antialias=True)
+                # On a CPU this works in float32 alone.
+                given = F.interpolate(given.float(), (height, width), mode="bilinear", antialias=True).to(given)
             pixels = torch.cat(
                 [self.positions(height, width).expand(len(given), -1, -1, -1), given.permute(0, 2, 3, 1)], dim=3
             )
@@ -229,29 +229,34 @@ class INR(Peer):
             images.append(x.transpose(1, 2).unflatten(2, (height, width)))
         return images
 
-    def table(self, composite: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def table(self, composite: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """The look-up table (B, 3, D, D, D), and the composite changed by it, in [0, 1]; the authors' loss has them."""
-        _, predicted = self.encode(shrink(composite, self.low), shrink(mask, self.low))
         table = self.predict_table(predicted).unflatten(1, (3, *[self.lattice] * 3))
         # Axes red, green, blue: CDTNet's are the other way round.
         return table, look_up(to_unit(composite), table.permute(0, 1, 4, 3, 2))
 
     def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
         """See :meth:`Peer.own_loss`."""
+        composite, mask, real = (self.whole_cells(x) for x in (composite, mask, real))
+        maps, predicted = self.encode(shrink(composite, self.low), shrink(mask, self.low))
         error = composite.new_zeros(())
-        for image in (images := self.results(composite, mask)):
+        for image in (images := self.results(composite, mask, maps, predicted)):
             size = image.shape[2:]
             target, region = real, mask
             if image is not images[-1]:
                 target, region = (F.interpolate(x, size, mode="bilinear", antialias=True) for x in (real, mask))
             error = error + foreground_mse(image, target, region) / len(images)
-        table, changed = self.table(composite, mask)
+        table, changed = self.table(composite, predicted)
         return error + table_image_mse(changed, to_unit(real), mask) + table_excess(table)
 
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
-        """See :meth:`Peer.forward`; where the cells do not fill the image, its edge is repeated."""
+        """See :meth:`Peer.forward`."""
         height, width = composite.shape[2:]
+        composite, mask = self.whole_cells(composite), self.whole_cells(mask)
+        encoded = self.encode(shrink(composite, self.low), shrink(mask, self.low))
+        return self.results(composite, mask, *encoded)[-1][..., :height, :width]
+
+    def whole_cells(self, image: Tensor) -> Tensor:
+        """The image (B, ., H, W) with its edge repeated to the right and below, until cells fill it."""
         cells = self.low // CELL
-        padding = (0, -width % cells, 0, -height % cells)
-        composite, mask = (F.pad(x, padding, mode="replicate") for x in (composite, mask))
-        return self.results(composite, mask)[-1][..., :height, :width]
+        return F.pad(image, (0, -image.shape[3] % cells, 0, -image.shape[2] % cells), mode="replicate")

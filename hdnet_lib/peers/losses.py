@@ -1,6 +1,8 @@
 """Losses of the other systems' authors, as far as they need neither a second network nor a pretrained one.
 
-Left out for that: the discriminators of RainNet, DoveNet and S2CRNet, and PCT-Net's comparison of VGG features. Each
+Left out for that: the discriminators of RainNet, DoveNet and S2CRNet, and PCT-Net's comparison of VGG features. Also
+left out: Harmonizer's losses of single filters, which need composites made by its filters; that DCCF's weights change
+in epoch 40; and S2AM's factor of 10^10, which Adam does not see. Each
 network's :meth:`~hdnet_lib.peers.base.Peer.own_loss` puts its own together; "image" is (B, 3, H, W) unless said.
 """
 

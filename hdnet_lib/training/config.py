@@ -57,8 +57,8 @@ class TrainingConfig:
     )
     loss: str = _option(
         "common",
-        "common: Eq. 1 of the pasted image, for every network; own: that of the system's authors, without "
-        "discriminators and what needs pretrained networks (HDNet's own is Eq. 1)",
+        "of the training; common: Eq. 1 of the pasted image, for every network; own: that of the system's authors, "
+        "but for discriminators and a few parts (HDNet's own is Eq. 1); validations go by Eq. 1",
         "common",
         "own",
     )

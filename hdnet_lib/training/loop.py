@@ -73,7 +73,7 @@ class OwnLoss(nn.Module):
 def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf) -> Network | None:
     """Train a model and write ``output`` (safetensors with a JSON header), and next to it a log and a checkpoint.
 
-    The log is a CSV file (suffix ``.csv``): at every validation the mean loss since the last one; the loss and the
+    The log is a CSV file (suffix ``.csv``): at every validation the mean loss since the last one; Eq. 1 and the
     PSNR of 128 fixed composites of the validation photos at the last side; and of 32 of them the mean gain in dB with
     exact masks, and the robust one, the mean over :data:`~hdnet_lib.data.careless.CONDITIONS`. ``output`` holds the
     weights of the lowest validation loss. (The mean PSNR would not do: composites that are nearly right decide it, and
