@@ -6,10 +6,9 @@ Each RUN is what `hdnet train` or train_zoo.py wrote. Without a NAME, ``w8-base-
 ``w8-base``; of several runs with one name, the seeds of an entry, the first gives its weights and all give their
 logs. What index.json says of a run comes from its header and its log; only the photos are described here.
 
-    python data_scripts/ship_weights.py --scores TABLE.csv[=NAME]
+    python data_scripts/ship_weights.py --scores TABLE.csv
 
 ships the scores of all runs, all seeds: what `hdnet evaluate POOL.csv --models zoo/*.safetensors -o TABLE.csv` wrote.
-NAME is zoo_scores, that of rows 2 to 4, or one of registry.EQUAL_SCORES, for row 5.
 """
 
 import argparse
@@ -27,10 +26,9 @@ from safetensors.torch import load_file, save_file
 
 from hdnet_lib.evaluation.chunks import read_scores
 from hdnet_lib.evaluation.methods import COMPOSITE
-from hdnet_lib.registry import EQUAL_SCORES, WEIGHTS, ZOO_SCORES, list_pretrained, load_weights
+from hdnet_lib.registry import WEIGHTS, ZOO_SCORES, list_pretrained, load_weights
 from hdnet_lib.utils.files import atomic_write, first_line
 
-ZOO_NAME = "zoo_scores"
 ZOO, SMALL = "zoo", "w8-"
 """Folder of the comparisons, which come with the repository and not with the package, and how their names begin."""
 
@@ -107,37 +105,24 @@ def ship(run: Path, name: str, data: str, folder: Path) -> dict:
     }
 
 
-def ship_scores(table: Path, target: Path) -> None:
+def ship_scores(table: Path) -> None:
     """Put a table of scores and its settings into the package, with six digits."""
     scores, made_from = read_scores(table), table.with_suffix(".json").read_text()
     if set(json.loads(made_from)["methods"]) | {COMPOSITE} != set(scores.method):
         raise ValueError(f"{table}: its methods are not those that {table.stem}.json tells of.")
-    with atomic_write(target) as part:
+    with atomic_write(ZOO_SCORES) as part:
         # Without name and time, so that the same scores have the same bytes.
         part.write_bytes(gzip.compress(scores.to_csv(index=False, float_format="%.6g").encode(), mtime=0))
-    with atomic_write(target.with_suffix("").with_suffix(".json")) as part:
+    with atomic_write(ZOO_SCORES.with_suffix("").with_suffix(".json")) as part:
         part.write_text(made_from)
     print(f"{scores.method.nunique()} methods, {scores.name.nunique()} composites of {scores.photo.nunique()} photos")
-
-
-def scores_target(text: str) -> tuple[Path, Path]:
-    """The table of ``TABLE.csv=NAME``, and the file of the package that it goes to.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    table, _, name = text.partition("=")
-    known = {path.name.removesuffix(".csv.gz"): path for path in (ZOO_SCORES, *EQUAL_SCORES.values())}
-    if (name or ZOO_NAME) not in known:
-        raise ValueError(f"scores are called {', '.join(known)}, not {name!r}.")
-    return Path(table), known[name or ZOO_NAME]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="*", metavar="RUN[=NAME]")
     parser.add_argument("--data", help="which photos, in words")
-    parser.add_argument("--scores", metavar="TABLE.csv[=NAME]", help="scores of all runs")
+    parser.add_argument("--scores", type=Path, metavar="TABLE.csv", help="scores of all runs")
     arguments = parser.parse_args()
     if bool(arguments.runs) != bool(arguments.data) or not (arguments.runs or arguments.scores):
         parser.error("give runs with --data, or --scores, or both.")
@@ -157,7 +142,7 @@ def main() -> int:
                 write_log(read_run(run)[1], WEIGHTS / "logs" / f"{run.stem}.csv")
             print(f"{name}: {index[name]['trained_on']}")
         if arguments.scores:
-            ship_scores(*scores_target(arguments.scores))
+            ship_scores(arguments.scores)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     size = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())

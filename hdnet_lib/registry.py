@@ -42,11 +42,6 @@ WEIGHTS = Path(__file__).parent / "weights"
 ZOO_SCORES = WEIGHTS / "zoo_scores.csv.gz"
 """Scores of every run of the zoo, all seeds, on the validation photos: a table of
 :func:`~hdnet_lib.evaluation.scoring.evaluate`, whose settings lie next to it. Of each entry one seed's weights ship."""
-EQUAL_SCORES = {
-    (data, size): WEIGHTS / f"equal_{data}_{size}.csv.gz" for data in ("mini", "photos") for size in (128, 256)
-}
-"""The same for the zoo's row 5, all systems after equally many composites, on the mini set and on composites of the
-validation photos, by the side in pixels at which they were trained and are scored."""
 
 LOCAL_DYNAMICS: dict[str, type[LocalDynamic]] = {
     "paper": StreamingLocalDynamic,
