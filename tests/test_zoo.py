@@ -39,6 +39,7 @@ ENTRIES = list(csv.DictReader(train_zoo.ZOO.open(newline="")))
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry["name"])
 def test_every_entry_is_a_model_that_trains(entry):
     overrides, stages = json.loads(entry["overrides"]), parse_stages(entry["stages"])
+    assert stages
     if entry["model"] in PEERS:  # test_peers.py trains them at a small size
         assert all(create_model(entry["model"], **overrides).takes(side) for side, _ in stages)
         return

@@ -116,7 +116,7 @@ def measure(model: str, backend: str, size: int, device: str, repeats: int, onnx
     if isinstance(eager, HDNet):
         flops = float(layer_table(cast(HDNet, create_model(model))).flops.sum()) * (seen / 256) ** 2
     else:
-        flops = float(count_flops(eager, seen if eager.takes(seen) else eager.largest or eager.smallest))
+        flops = float(count_flops(eager, seen if eager.takes(seen) else eager.square))
     line: dict = {
         "model": model, "backend": backend, "size": size, "device": device, "machine": machine(where),
         "seconds": statistics.median(times), "first_seconds": first, "gflops_of_products": rate / 1e9,
@@ -152,9 +152,9 @@ def benchmark(
         A line for each model, backend and size: machine; seconds; first_seconds (of the first call, compilation
         included); gflops_of_products (rate of a matrix product of 2048 x 2048); parameters; gflop (of convolutions and
         matrix products, for one image; of HDNet at 256 pixels and scaled by them; of "photo" at the size that the
-        network sees); roofline_seconds (that arithmetic
-        by that rate) and roofline_ratio; peak_gb (of the whole process, or of the GPU's memory); for HDNet in float32
-        released_seconds and times_released (how many times as long the released formulation takes).
+        network sees); roofline_seconds (that arithmetic by that rate) and roofline_ratio; peak_gb (of the whole
+        process, or of the GPU's memory); for HDNet in float32 released_seconds and times_released (how many times as
+        long the released formulation takes).
 
     Raises:
         ValueError: a name, a size or the device cannot be used, or a measurement fails, perhaps for want of memory.

@@ -178,16 +178,16 @@ def predict(model: nn.Module, job: Job) -> Tensor:
     background apart as before, and its change is brought back.
     """
     height, width = job.small.shape[2:]
-    network = getattr(model, "model", model)  # in bf16 it is wrapped
+    network: Any = getattr(model, "model", model)  # in bf16 it is wrapped
     small, mask = job.small, job.network_mask
-    squeezed = 0
-    if isinstance(network, Peer) and not (network.takes(height) and network.takes(width)):
-        squeezed = network.largest or network.smallest
-        share, colors, inside = (
-            F.adaptive_avg_pool2d(x, squeezed) for x in (mask, small, small * mask)
-        )  # means over the cells of the square
-        mask = _cut(share).to(share)
-        small = torch.where(mask > 0, inside / share.clamp(min=1e-6), (colors - inside) / (1 - share).clamp(min=1e-6))
+    squeezed = isinstance(network, Peer) and not (network.takes(height) and network.takes(width))
+    if squeezed:
+        size, region = (network.square, network.square), mask[0, 0].numpy()
+        coverage: Any = _shrink(region, size)
+        inside = _cut(coverage)
+        share = np.where(inside, coverage, 1 - coverage)
+        channels = [_separately(values, region, size, inside) / share for values in small[0].numpy()]
+        small, mask = torch.from_numpy(np.stack(channels))[None], to_tensor(inside)
     parameter = next(model.parameters(), small)  # an ONNX network has none
     with torch.inference_mode():
         output = model(small.to(parameter), mask.to(parameter)).float().cpu()

@@ -53,6 +53,11 @@ class Peer(nn.Module):
         """What it asks of height and width, in words."""
         return describe_sizes(self.multiple, self.smallest, self.largest)
 
+    @property
+    def square(self) -> int:
+        """Side of a square that it takes: for images of a size that it does not."""
+        return self.largest or self.smallest
+
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """:meth:`forward` without its checks."""
         raise NotImplementedError

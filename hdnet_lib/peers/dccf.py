@@ -85,10 +85,9 @@ class DCCF(MapTrunk):
 
     def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
         """See :meth:`Peer.own_loss`."""
-        unit, small_mask = to_unit(composite), shrink(mask, self.low)
-        maps = self.maps(shrink(unit, self.low), small_mask)
-        target = to_unit(real)
-        low, small_target = shrink(unit, self.low), shrink(target, self.low)
+        unit = to_unit(composite)
+        low, small_mask, small_target = (shrink(x, self.low) for x in (unit, mask, to_unit(real)))
+        maps = self.maps(low, small_mask)
         *small, hue, result = self.stages(low, *maps, cut=True)
         loss = normalized_mse(from_unit(result), from_unit(small_target), small_mask, 100)
         loss = loss + normalized_mse(from_unit(hue), from_unit(small_target), small_mask, 100)

@@ -1,6 +1,7 @@
 """iDIH, and DIH without its parsing branch (both Sofiiuk et al., WACV 2021): an auto-encoder down to one position."""
 
 import itertools
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,20 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, channels, ., .)."""
         return F.elu(self.norm(self.conv(x)))
+
+
+def down_and_up(x: Tensor, encoder: Iterable[nn.Module], decoder: Iterable[nn.Module]) -> Tensor:
+    """Run the blocks of both; each map of the encoder but the last is added to the decoder's of its size."""
+    maps = []
+    for block in encoder:
+        x = block(x)
+        maps.append(x)
+    maps.pop()
+    for block in decoder:
+        x = block(x)
+        if maps:
+            x = x + maps.pop()
+    return x
 
 
 class IDIH(Peer):
@@ -58,15 +73,7 @@ class IDIH(Peer):
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """See :meth:`Peer.forward`."""
         normalized = normalize(to_unit(composite))
-        x, skips = torch.cat([normalized, mask], dim=1), []
-        for block in self.encoder:
-            x = block(x)
-            skips.append(x)
-        skips.pop()
-        for block in self.decoder:
-            x = block(x)
-            if skips:
-                x = x + skips.pop()
+        x = down_and_up(torch.cat([normalized, mask], dim=1), self.encoder, self.decoder)
         result = self.rgb(x)
         if self.blend is not None:
             share = (3 * self.blend(x)).sigmoid()

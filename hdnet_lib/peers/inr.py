@@ -13,7 +13,7 @@ from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.peers.base import Peer
 from hdnet_lib.peers.cdtnet import look_up
 from hdnet_lib.peers.hrnet import HRNet
-from hdnet_lib.peers.idih import MULTIPLES, Block
+from hdnet_lib.peers.idih import MULTIPLES, Block, down_and_up
 from hdnet_lib.peers.losses import table_excess, table_image_mse
 from hdnet_lib.peers.maps import shrink
 from hdnet_lib.peers.ranges import to_unit
@@ -189,15 +189,8 @@ class INR(Peer):
         first, second, joined, *rest = self.encoder
         fine = first(torch.cat([low, low_mask], dim=1))
         middle = second(fine)
-        x, skips = torch.cat([middle, self.hrnet(low, low_mask)], dim=1), []
-        for block in (joined, *rest):
-            x = block(x)
-            skips.append(x)
-        skips.pop()
-        for block in self.decoder:
-            x = block(x)
-            if skips:
-                x = x + skips.pop()
+        x = torch.cat([middle, self.hrnet(low, low_mask)], dim=1)
+        x = down_and_up(x, (joined, *rest), self.decoder)
         colors = self.predict_colors(self.compress(x.flatten(2)).squeeze(2))
         return [self.plain(middle), middle, fine], colors
 
@@ -208,13 +201,13 @@ class INR(Peer):
         """
         layers = self.colors(predicted)
         images: list[Tensor] = []
-        feature = composite.new_zeros(0)
+        feature, whole = composite.new_zeros(0), torch.cat([composite, mask], dim=1)
         for level, (networks, code) in enumerate(zip(self.levels, maps, strict=True)):
             height, width = (side >> (len(maps) - 1 - level) for side in composite.shape[2:])
-            given = torch.cat([composite, mask], dim=1)
+            given = whole
             if level < len(maps) - 1:
                 # On a CPU this works in float32 alone.
-                given = F.interpolate(given.float(), (height, width), mode="bilinear", antialias=True).to(given)
+                given = F.interpolate(whole.float(), (height, width), mode="bilinear", antialias=True).to(whole)
             pixels = torch.cat(
                 [self.positions(height, width).expand(len(given), -1, -1, -1), given.permute(0, 2, 3, 1)], dim=3
             )

@@ -197,9 +197,8 @@ def _hrnet() -> Rules:
     start = "backbone.backbone.hrnet."
     context = f"{start}ocr_distri_head."
 
-    def conv(match: re.Match) -> str:
-        place = match[1].replace("first", "layer1")
-        return f"{start}{place}.{('conv', 'bn')[int(match[3])]}{int(match[2]) + 1}"
+    def layer(number: str, part: str) -> str:
+        return f"{('conv', 'bn')[int(part)]}{int(number) + 1}"
 
     def stage(match: re.Match) -> str:
         return f"{start}stage{int(match[1]) + 2}.{match[2]}."
@@ -207,13 +206,15 @@ def _hrnet() -> Rules:
     return {
         r"hrnet\.mask_stem": "backbone.mask_conv.0",
         r"hrnet\.mask_scale": "backbone.mask_conv.1.scale",
-        r"hrnet\.stem\.(\d)\.(\d)": lambda match: f"{start}{('conv', 'bn')[int(match[2])]}{int(match[1]) + 1}",
-        r"hrnet\.(first\.\d)\.layers\.(\d)\.(\d)": conv,
+        r"hrnet\.stem\.(\d)\.(\d)": lambda match: start + layer(match[1], match[2]),
+        r"hrnet\.first\.(\d)\.layers\.(\d)\.(\d)": lambda match: (
+            f"{start}layer1.{match[1]}.{layer(match[2], match[3])}"
+        ),
         r"hrnet\.first\.(\d)\.shortcut": rf"{start}layer1.\1.downsample",
         r"hrnet\.finest": f"{start}transition1.0",
         r"hrnet\.coarser\.(\d)": lambda match: f"{start}transition{int(match[1]) + 1}.{int(match[1]) + 1}.0",
         r"hrnet\.stages\.(\d)\.(\d)\.branches\.(\d\.\d)\.layers\.(\d)\.(\d)": lambda match: (
-            f"{stage(match)}branches.{match[3]}.{('conv', 'bn')[int(match[5])]}{int(match[4]) + 1}"
+            f"{stage(match)}branches.{match[3]}.{layer(match[4], match[5])}"
         ),
         r"hrnet\.stages\.(\d)\.(\d)\.fuse": lambda match: f"{stage(match)}fuse_layers",
         r"hrnet\.reduce": f"{start}conv3x3_ocr",

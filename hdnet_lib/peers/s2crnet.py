@@ -103,11 +103,15 @@ class S2CRNet(Peer):
     def predict(self, composite: Tensor, mask: Tensor) -> Tensor:
         """See :meth:`Peer.forward`; pasted by the mask, as its code does."""
         unit = to_unit(composite)
+        return self.render(unit, mask, *self.regions(unit, mask))
+
+    def regions(self, unit: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The two small images that the trunk sees: of the foreground, and of the background."""
         background = shrink(unit, self.low) * (1 - shrink(mask, self.low))
-        return self.render(unit, mask, foreground_crop(unit, mask, self.low), background)
+        return foreground_crop(unit, mask, self.low), background
 
     def render(self, unit: Tensor, mask: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
-        """unit (B, 3, H, W) in [0, 1], and the two small images that the trunk sees -> (B, 3, H, W) in [-1, 1]."""
+        """unit (B, 3, H, W) in [0, 1], and what :meth:`regions` gives -> (B, 3, H, W) in [-1, 1]."""
         return from_unit(paste(self.stages(unit, foreground, background)[-1], unit, mask))
 
     def stages(self, unit: Tensor, foreground: Tensor, background: Tensor) -> list[Tensor]:
@@ -121,8 +125,7 @@ class S2CRNet(Peer):
     def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
         """See :meth:`Peer.own_loss`."""
         unit = to_unit(composite)
-        background = shrink(unit, self.low) * (1 - shrink(mask, self.low))
-        images = self.stages(unit, foreground_crop(unit, mask, self.low), background)
+        images = self.stages(unit, *self.regions(unit, mask))
         return torch.stack([relative_l1(image, to_unit(real), mask) for image in images]).sum()
 
 

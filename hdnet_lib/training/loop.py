@@ -59,7 +59,7 @@ def compile_network(network: nn.Module, device: torch.device) -> Callable[..., T
 
 
 class OwnLoss(nn.Module):
-    """A network called for the loss of its authors (:meth:`~hdnet_lib.peers.base.Peer.own_loss`)."""
+    """A network called for the loss of its authors: autocast and DDP act on what is called, not on other methods."""
 
     def __init__(self, network: Peer) -> None:
         super().__init__()
