@@ -15,8 +15,7 @@ import pandas as pd
 import torch
 
 from hdnet_lib import create_model, list_models, paste
-from hdnet_lib.composites import photo_dataset
-from hdnet_lib.composites.photo_dataset import MIX, PhotoDataset
+from hdnet_lib.composites.photo_dataset import PhotoDataset
 from hdnet_lib.composites.recipes import RECIPES
 from hdnet_lib.data.iharmony4 import MINI
 from hdnet_lib.data.samples import Batch
@@ -90,12 +89,9 @@ def main() -> int:
         batches = pool.batches(range(first, first + count) for first in range(0, 10**9, count))
         return lambda _: next(batches)
 
-    rows, mix = [], dict(MIX)
-    for recipe in RECIPES:
-        photo_dataset.MIX = {recipe: 1.0}
-        rows.append((recipe, seconds(take(resident), device, arguments.repeats)))
-    photo_dataset.MIX = mix
-    rows.append(("mix, pool in memory", seconds(take(resident), device, arguments.repeats)))
+    rows = []
+    for resident.recipe in (*RECIPES, "mix"):
+        rows.append((resident.recipe, seconds(take(resident), device, arguments.repeats)))
     rows.append(("mix, pool on disk", seconds(take(streaming), device, arguments.repeats)))
     table = pd.DataFrame(rows, columns=["composites", "time"]).set_index("composites")
     table["composites/s"] = count / table.time

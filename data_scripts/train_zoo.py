@@ -49,7 +49,7 @@ def runs(
             config = replace(
                 PRESETS[entry["preset"]], epochs=0, model=entry["model"], overrides=json.loads(entry["overrides"]),
                 data=pool, stages=stages, batch_size=batch, learning_rate=rate, seed=seed, device=device,
-                initialization=entry["initialization"], loss=entry["loss"])  # fmt: skip
+                initialization=entry["initialization"], loss=entry["loss"], recipe=entry["recipe"])  # fmt: skip
             name = f"{entry['name']}-lr{rate:g}" if rates else entry["name"]
             queue.append((int(entry["row"]), seed, f"{name}-s{seed}", config))
     return [(name, config) for _, _, name, config in sorted(queue, key=lambda run: run[:2])]

@@ -157,6 +157,17 @@ def test_recipes_come_in_the_shares_of_the_mix(table):
     np.testing.assert_allclose(shares, [MIX.get(name, 0) for name in RECIPES], atol=0.03)
 
 
+def test_one_recipe_makes_all_composites_and_changes_nothing_else(table):
+    mixed, curved = (
+        PhotoDataset(table, "train", 32, recipe=recipe)._plan(range(60), 0) for recipe in ("mix", "curves")
+    )
+    assert {RECIPES[number] for number in curved.recipe} == {"curves"}
+    for drawn in ("index", "corner", "flip", "invert", "strength", "uniform"):
+        assert (getattr(mixed, drawn) == getattr(curved, drawn)).all()
+    with pytest.raises(ValueError, match="no recipe called 'Curves', only mix, reinhard, "):
+        PhotoDataset(table, recipe="Curves")
+
+
 def test_references_are_of_other_photos_and_like_the_foreground(table):
     pool = PhotoDataset(table, "train", 32)
     photo, reference = np.split(pool._plan(range(300), seed=0).index, 2)

@@ -308,6 +308,20 @@ def test_loose_masks_are_for_training_alone(table, small, tmp_path, monkeypatch,
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_run_trains_and_validates_with_its_recipe(table, small, tmp_path, monkeypatch):
+    validated = []
+    monkeypatch.setattr(loop, "validate", lambda _, batch: validated.append(batch) or (1.0, 20.0))
+    monkeypatch.setattr(loop, "gains", lambda *_: {"exact": 0.0})
+    for recipe in ("mix", "curves"):
+        run(table, tmp_path / f"{recipe}.safetensors", recipe=recipe, stages=((16, 8),))
+    curves = PhotoDataset(table, "validation", 16, recipe="curves").composites(range(128))
+    assert torch.equal(validated[1].composite, curves.composite)
+    weights = [load_file(tmp_path / f"{recipe}.safetensors") for recipe in ("mix", "curves")]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    with pytest.raises(ValueError, match="has composites of its own, which no recipe makes: leave curves away"):
+        run(small, tmp_path / "w.safetensors", recipe="curves")
+
+
 def test_weights_that_are_no_numbers_are_never_saved(table, tmp_path):
     output = tmp_path / "w.safetensors"
     with pytest.raises(FloatingPointError, match="try a lower learning rate"):

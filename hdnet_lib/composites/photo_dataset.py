@@ -49,8 +49,8 @@ class PhotoDataset(CompositeDataset):
     """Photos with one mask each, squeezed to a square; composites are made on the fly.
 
     Random crop and flip; one foreground in six is the surroundings of the object instead of the object, which
-    gives large foregrounds. The recipe is drawn by :data:`MIX` and mixed with the photo at sqrt(U(0, 1)); what
-    is not plausible is replaced by a mild change of light.
+    gives large foregrounds. What a recipe gives is mixed with the photo at sqrt(U(0, 1)); what is not plausible is
+    replaced by a mild change of light.
 
     Args:
         table: a CSV file with the columns ``image`` (path relative to the CSV) and ``masks`` (paths, separated
@@ -62,6 +62,8 @@ class PhotoDataset(CompositeDataset):
         device: where the composites are made.
         resident: see :class:`~hdnet_lib.data.dataset.TripletDataset`.
         mask_jitter: share of the composites whose mask misses the border (:func:`~hdnet_lib.data.jitter.jitter_masks`).
+        recipe: "mix", to draw from :data:`MIX` for each composite, or one of
+            :data:`~hdnet_lib.composites.recipes.RECIPES` for all.
 
     Raises:
         ValueError: the table cannot be used, or an image cannot be read; the sentence says why.
@@ -75,9 +77,12 @@ class PhotoDataset(CompositeDataset):
         device: str | torch.device = "cpu",
         resident: bool | None = None,
         mask_jitter: float = 0.0,
+        recipe: str = "mix",
     ) -> None:
         super().__init__(split, size, device, "photos", mask_jitter)
-        self.side = size + size // 16
+        if recipe not in ("mix", *RECIPES):
+            raise ValueError(f"there is no recipe called {recipe!r}, only mix, {', '.join(RECIPES)}.")
+        self.side, self.recipe = size + size // 16, recipe
         self._folder, self._pairs = Path(table).parent, photo_mask_pairs(Path(table), split)
         if resident is None:
             resident = len(self._pairs) * self.side**2 * 4 <= dataset.RESIDENT_LIMIT
@@ -137,7 +142,8 @@ class PhotoDataset(CompositeDataset):
         distance = np.linalg.norm(self._descriptors[candidates] - self._descriptors[photo][:, None], axis=-1)
         distance[self._photo_of[candidates] == self._photo_of[photo][:, None]] = np.inf
         reference = candidates[np.arange(len(photo)), distance.argmin(axis=1)]
-        recipe = np.searchsorted(np.cumsum([MIX.get(name, 0) for name in RECIPES])[:-1], free[:, 0], side="right")
+        mix = MIX if self.recipe == "mix" else {self.recipe: 1.0}
+        recipe = np.searchsorted(np.cumsum([mix.get(name, 0) for name in RECIPES])[:-1], free[:, 0], side="right")
         return _Drawn(
             index=np.concatenate([photo, reference]),
             corner=np.concatenate([self._corner(photo, free[:, 1:3]), self._corner(reference, free[:, 3:5])]),

@@ -5,6 +5,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hdnet_lib.composites.recipes import RECIPES
 from hdnet_lib.utils.device import choose_device
 from hdnet_lib.utils.files import check_writable, first_line
 
@@ -28,6 +29,13 @@ class TrainingConfig:
     stages: tuple[tuple[int, int], ...] = _option(
         ((128, 64_000), (256, 5_120)),
         "sides in pixels and numbers of composites, one after the other, such as 128:64000,256:5120",
+    )
+    recipe: str = _option(
+        "mix",
+        "that makes the composites of a table of photos; mix: six of them, by turns; in short runs photometric teaches "
+        "most",
+        "mix",
+        *RECIPES,
     )
     mask_jitter: float = _option(
         0.0, "share of composites whose mask misses the border a little, against reading the border; the paper has none"

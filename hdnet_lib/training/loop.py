@@ -241,7 +241,12 @@ def _open(data: str) -> type[TripletDataset] | type[PhotoDataset]:
 def _dataset(config: TrainingConfig, split: str, side: int, accelerator: Accelerator) -> CompositeDataset:
     jitter = config.mask_jitter if split == "train" else 0.0
     device = synthesis_device(accelerator.device)
-    return _open(config.data)(find_data(config.data), split, side, device, mask_jitter=jitter)
+    kind = _open(config.data)
+    if kind is PhotoDataset:
+        return PhotoDataset(config.data, split, side, device, mask_jitter=jitter, recipe=config.recipe)
+    if config.recipe != "mix":
+        raise ValueError(f"{config.data} has composites of its own, which no recipe makes: leave {config.recipe} away.")
+    return TripletDataset(find_data(config.data), split, side, device, mask_jitter=jitter)
 
 
 def _to(device: torch.device, batch: Batch) -> Batch:
