@@ -1,6 +1,7 @@
 """The other systems compute what their authors' code computes, and have its size."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from hdnet_lib.model.hdnet import paste
 from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.peers import losses
 from hdnet_lib.peers.cdtnet import look_up
+from hdnet_lib.peers.discriminator import RegionDiscriminator, gradient_penalty, hinge_loss, realism_loss
 from hdnet_lib.peers.harmonizer import FILTERS, apply_filters
 from hdnet_lib.peers.hsv import hsv_to_rgb, rgb_to_hsv
 from hdnet_lib.peers.ranges import denormalize, from_unit, normalize, to_unit
@@ -24,6 +26,7 @@ from hdnet_lib.peers.released import RELEASED
 from hdnet_lib.peers.s2crnet import PIECES, apply_curves, foreground_crop
 from hdnet_lib.peers.systems import PEERS
 from hdnet_lib.peers.unet import DoveNet
+from hdnet_lib.training.adversary import Adversary
 from hdnet_lib.training.loop import compile_network
 
 FILES = Path(__file__).parent / "data" / "peers"
@@ -333,6 +336,64 @@ def test_losses_are_those_of_the_public_code():
         wanted = tensors[f"dccf.map.{name}"]
         made = getattr(losses, f"{name}_map")(real).expand_as(wanted)
         torch.testing.assert_close(made, wanted, atol=1e-3, rtol=0)
+
+
+def our_discriminators_name(name):
+    """Of a tensor of the public discriminator: D.conv1 ... is the whole image's stack, D.conv1f ... the regions'."""
+    stack = re.match(r"weights\.D\.conv(\d)(f?)\.", name)
+    if stack:
+        layer = f"{'regions' if stack[2] else 'whole'}.convolutions.{int(stack[1]) - 1}"
+    else:
+        head = re.match(r"weights\.conv([gl])(\d)\.", name)
+        layer = "judge_whole" if head[1] == "g" else f"judge_regions.{2 * (int(head[2]) - 1)}"
+    normed = {"weight_orig": "parametrizations.weight.original", "weight_u": "parametrizations.weight.0._u",
+              "weight_v": "parametrizations.weight.0._v"}  # fmt: skip
+    last = name.rpartition(".")[2]
+    return f"{layer}.{normed.get(last, last)}"
+
+
+def test_the_discriminator_is_that_of_the_public_code():
+    tensors = {name: value.float() for name, value in parity_file("region_discriminator").items()}
+    discriminator = RegionDiscriminator(width=4).eval()
+    weights = {name: value for name, value in tensors.items() if name.startswith("weights.")}
+    discriminator.load_state_dict({our_discriminators_name(name): value for name, value in weights.items()})
+    seen = []
+    for stack in (discriminator.whole, discriminator.regions):
+        stack.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    judged = discriminator(from_unit(tensors["input"]), tensors["mask"])
+    for ours, name in zip([*seen, *judged], ["act.features.global", "act.features.local", "output.global",
+                                             "output.local"], strict=True):  # fmt: skip
+        torch.testing.assert_close(ours, tensors[name], atol=1e-5, rtol=0)
+    values = load_file(Path(os.environ["HDNET_PARITY"]) / "losses.safetensors")  # not cut, as that of FILES is
+    values = {name: value.float() for name, value in values.items() if "gan." in name}
+    fake, real, mask = (values[f"gan.{name}"] for name in ("fake", "real", "mask"))
+    penalty = gradient_penalty(discriminator, fake, real, mask, torch.full((1, 1, 1, 1), 0.375))
+    for ours, name in (
+        (hinge_loss(discriminator, fake, real, mask), "d_hinge"),
+        (realism_loss(discriminator, fake, mask), "g"),
+        (penalty, "penalty.alpha_0.375"),
+    ):
+        torch.testing.assert_close(ours.view(1), values[f"value.gan.{name}"], atol=1e-5, rtol=1e-5)
+
+
+def test_the_discriminator_compares_regions_and_learns(monkeypatch):
+    torch.manual_seed(0)
+    discriminator = RegionDiscriminator(width=4)
+    monkeypatch.setattr("hdnet_lib.training.adversary.RegionDiscriminator", lambda: discriminator)
+    adversary = Adversary(torch.device("cpu"), 2e-3)
+    real, mask = torch.rand(2, 3, 256, 256) * 0.2, torch.zeros(2, 1, 256, 256)
+    mask[:, :, 64:192, 64:192] = 1
+    fake = real + 0.6 * mask
+    frozen = RegionDiscriminator(width=4).eval()
+    swapped = frozen(fake, 1 - mask)[1]
+    torch.testing.assert_close(frozen(fake, mask)[1], swapped, atol=1e-6, rtol=1e-5)
+    image = fake.clone().requires_grad_()
+    for _ in range(12):
+        judged = adversary(image, mask, real)
+    assert realism_loss(discriminator, fake, mask) > realism_loss(discriminator, real, mask) + 0.5
+    judged.backward()
+    assert image.grad.abs().sum() > 0
+    assert all(parameter.requires_grad for parameter in discriminator.parameters())
 
 
 @pytest.mark.parametrize("system", PEERS)

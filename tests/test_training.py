@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from hdnet_lib.model.global_dynamic import GlobalDynamic
 from hdnet_lib.model.hdnet import paste
 from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.model.rain import RAIN
+from hdnet_lib.peers.discriminator import RegionDiscriminator
 from hdnet_lib.registry import load_weights
 from hdnet_lib.training import checkpoint, loop
 from hdnet_lib.training.checkpoint import load_last, read_log
@@ -34,7 +36,7 @@ from hdnet_lib.training.config import PRESETS, TrainingConfig, learning_rate_fac
 from hdnet_lib.training.loop import compile_network, gains, train, validate
 
 
-def run(table, output, **changes):
+def run(table, output, minutes=math.inf, **changes):
     torch.manual_seed(123)  # training must not depend on the state it finds
     settings = {
         "model": "hdnet-nano",
@@ -43,7 +45,7 @@ def run(table, output, **changes):
         "stages": ((16, 24), (32, 8)),
         "batch_size": 4,
     }
-    return train(TrainingConfig(**(settings | changes)), output)
+    return train(TrainingConfig(**(settings | changes)), output, minutes)
 
 
 def test_training_writes_weights_and_log_and_repeats_itself(table, tmp_path):
@@ -534,6 +536,24 @@ def test_a_system_trains_by_its_own_loss(table, tmp_path, model, overrides):
         result = paste(network(batch.composite, batch.mask), batch.composite, batch.mask)
         expected = foreground_mse(result, batch.real, batch.mask)
     assert read_log(output)[0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_discriminator_learns_beside_the_network_and_is_resumed(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("hdnet_lib.training.adversary.RegionDiscriminator", partial(RegionDiscriminator, 2))
+    monkeypatch.setattr(loop, "validate", lambda model, batch: (1.0, 20.0))
+    monkeypatch.setattr(loop, "gains", lambda *_: {"exact": 0.0})
+    settings = {"model": "rainnet", "overrides": {"width": 2}, "stages": ((256, 4),), "batch_size": 1}
+    settings |= {"validate_every": 2, "initialization": "normal", "loss": "own"}
+    checkpoints = {}
+    for name, stops in (("own", (math.inf,)), ("again", (0, math.inf))):
+        for minutes in stops:
+            run(small, tmp_path / f"{name}.safetensors", minutes, **settings)
+        checkpoints[name] = load_file(tmp_path / f"{name}.checkpoint")
+    one, two = checkpoints["own"], checkpoints["again"]
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert all(value.isfinite().all() for value in one.values())
+    assert any(value.any() for name, value in one.items() if name.startswith("adversary.first."))
 
 
 def test_a_loss_is_common_or_own(table, tmp_path):

@@ -26,6 +26,8 @@ class Peer(nn.Module):
     """Smallest height and width."""
     largest: ClassVar[int | None] = None
     """Largest height and width; None for any."""
+    adversarial: ClassVar[bool] = False
+    """Whether :meth:`own_loss` takes one more argument: what a discriminator adds, called with image, mask and real."""
 
     def forward(self, composite: Tensor, mask: Tensor) -> Tensor:
         """Predict the whole image; only its foreground is meant to be used.

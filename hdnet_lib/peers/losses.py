@@ -1,9 +1,9 @@
-"""Losses of the other systems' authors, as far as they need neither a second network nor a pretrained one.
+"""Losses of the other systems' authors; the discriminator of two has a file of its own.
 
-Left out for that: the discriminators of RainNet, DoveNet and S2CRNet, and PCT-Net's comparison of VGG features. Also
-left out: Harmonizer's losses of single filters, which need composites made by its filters; that DCCF's weights change
-in epoch 40; and S2AM's factor of 10^10, which Adam does not see. Each
-network's :meth:`~hdnet_lib.peers.base.Peer.own_loss` puts its own together; "image" is (B, 3, H, W) unless said.
+Left out: S2CRNet's discriminator, which has a weight of a hundredth; PCT-Net's comparison of VGG features, which needs
+a pretrained network; Harmonizer's losses of single filters, which need composites made by its filters; that DCCF's
+weights change in epoch 40; and S2AM's factor of 10^10, which Adam does not see. Each network's
+:meth:`~hdnet_lib.peers.base.Peer.own_loss` puts its own together; "image" is (B, 3, H, W) unless said.
 """
 
 from collections.abc import Sequence

@@ -5,10 +5,10 @@ from torch.nn import functional as F
 
 
 class PartialConv(nn.Conv2d):
-    """A 3x3 convolution of stride 2, without padding, over the pixels inside a region."""
+    """A 3x3 convolution without padding over the pixels inside a region."""
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
-        super().__init__(inputs, outputs, 3, 2, bias=bias)
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, stride: int = 2) -> None:
+        super().__init__(inputs, outputs, 3, stride, bias=bias)
 
     def forward(self, feature: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """feature (B, C, H, W), region (B, 1, H, W) -> both at the new size; the region is where a window met it."""

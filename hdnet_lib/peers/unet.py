@@ -95,6 +95,7 @@ class RainNet(Peer):
     """RainNet (Ling et al., CVPR 2021): RAIN in the decoder; the mask is not part of the input."""
 
     multiple = smallest = 256
+    adversarial = True
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -104,9 +105,12 @@ class RainNet(Peer):
         """See :meth:`Peer.forward`."""
         return self.unet(composite, mask).tanh()
 
-    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
-        """See :meth:`Peer.own_loss`."""
-        return 100 * F.l1_loss(paste(self.predict(composite, mask), composite, mask), real)
+    def own_loss(
+        self, composite: Tensor, mask: Tensor, real: Tensor, judge: Callable[..., Tensor] | None = None
+    ) -> Tensor:
+        """See :meth:`Peer.own_loss` and :attr:`Peer.adversarial`; the discriminator sees the pasted image."""
+        image = paste(self.predict(composite, mask), composite, mask)
+        return 100 * F.l1_loss(image, real) + (judge(image, mask, real) if judge else 0)
 
 
 class DoveNet(Peer):
@@ -116,6 +120,7 @@ class DoveNet(Peer):
     """
 
     multiple = smallest = 256
+    adversarial = True
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -125,9 +130,12 @@ class DoveNet(Peer):
         """See :meth:`Peer.forward`."""
         return self.unet(torch.cat([composite, mask], dim=1), mask).tanh()
 
-    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
-        """See :meth:`Peer.own_loss`."""
-        return 100 * F.l1_loss(self.predict(composite, mask), real)
+    def own_loss(
+        self, composite: Tensor, mask: Tensor, real: Tensor, judge: Callable[..., Tensor] | None = None
+    ) -> Tensor:
+        """See :meth:`Peer.own_loss` and :attr:`Peer.adversarial`; the discriminator sees the image as it is."""
+        image = self.predict(composite, mask)
+        return 100 * F.l1_loss(image, real) + (judge(image, mask, real) if judge else 0)
 
 
 class DomainExtractor(nn.Module):

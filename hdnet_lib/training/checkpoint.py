@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hdnet_lib.registry import Network, create_model
+from hdnet_lib.training.adversary import Adversary
 from hdnet_lib.training.config import TrainingConfig
 from hdnet_lib.utils.files import atomic_write, first_line
 from hdnet_lib.utils.paths import CHECKOUT
@@ -68,10 +69,14 @@ class Run:
         model: Network,
         ema_model: Network,
         optimizer: torch.optim.Adam,
+        adversary: Adversary | None = None,
     ) -> None:
         self.config, self.output = config, output
         self.checkpoint = output.with_suffix(".checkpoint")
-        self.model, self.ema_model, self.optimizer = model, ema_model, optimizer
+        self.ema_model = ema_model
+        self._learning: dict[str, tuple[nn.Module, torch.optim.Adam]] = {"": (model, optimizer)}
+        if adversary:
+            self._learning["adversary."] = (adversary.network, adversary.optimizer)
         self.steps, self.step, self.log = steps, 0, []
 
     def resume(self) -> None:
@@ -110,15 +115,16 @@ class Run:
         return {**config, "device": ""} == json.loads(json.dumps(_deciding(self.config)))
 
     def _load(self, tensors: dict[str, Tensor]) -> None:
-        self.model.load_state_dict(_part(tensors, "model."))
         self.ema_model.load_state_dict(_part(tensors, "average."))
-        for name, parameter in self.model.named_parameters():
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(self.step), device=parameter.device),
-                # In the parameter's own memory format, which the fused optimizer takes for granted.
-                "exp_avg": torch.empty_like(parameter).copy_(tensors[f"first.{name}"]),
-                "exp_avg_sq": torch.empty_like(parameter).copy_(tensors[f"second.{name}"]),
-            }
+        for whose, (network, optimizer) in self._learning.items():
+            network.load_state_dict(_part(tensors, f"{whose}model."))
+            for name, parameter in network.named_parameters():
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(float(self.step), device=parameter.device),
+                    # In the parameter's own memory format, which the fused optimizer takes for granted.
+                    "exp_avg": torch.empty_like(parameter).copy_(tensors[f"{whose}first.{name}"]),
+                    "exp_avg_sq": torch.empty_like(parameter).copy_(tensors[f"{whose}second.{name}"]),
+                }
 
     def save(self, row: dict) -> None:
         """Write log, best weights and checkpoint, each whole or not at all, the checkpoint last."""
@@ -151,13 +157,16 @@ class Run:
             ) from None
 
     def _tensors(self) -> dict[str, Tensor]:
-        moments = {name: self.optimizer.state[parameter] for name, parameter in self.model.named_parameters()}
-        return (
-            {f"model.{name}": value for name, value in self.model.state_dict().items()}
-            | {f"average.{name}": value for name, value in self.ema_model.state_dict().items()}
-            | {f"first.{name}": state["exp_avg"] for name, state in moments.items()}
-            | {f"second.{name}": state["exp_avg_sq"] for name, state in moments.items()}
-        )
+        tensors = {f"average.{name}": value for name, value in self.ema_model.state_dict().items()}
+        for whose, (network, optimizer) in self._learning.items():
+            tensors |= {f"{whose}model.{name}": value for name, value in network.state_dict().items()}
+            for name, parameter in network.named_parameters():
+                state = optimizer.state[parameter]
+                tensors[f"{whose}first.{name}"], tensors[f"{whose}second.{name}"] = (
+                    state["exp_avg"],
+                    state["exp_avg_sq"],
+                )
+        return tensors
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ class TrainingConfig:
     loss: str = _option(
         "common",
         "of the training; common: Eq. 1 of the pasted image, for every network; own: that of the system's authors, "
-        "but for discriminators and a few parts (HDNet's own is Eq. 1); validations go by Eq. 1",
+        "DoveNet's and RainNet's with its discriminator (HDNet's own is Eq. 1); validations go by Eq. 1",
         "common",
         "own",
     )

@@ -27,6 +27,7 @@ from hdnet_lib.model.losses import foreground_mse
 from hdnet_lib.model.rain import RAIN
 from hdnet_lib.peers.base import Peer
 from hdnet_lib.registry import Network, create_model, load_state, load_weights
+from hdnet_lib.training.adversary import Adversary
 from hdnet_lib.training.checkpoint import Run
 from hdnet_lib.training.config import TrainingConfig, check_config, learning_rate_factor
 from hdnet_lib.utils.device import choose_device, synthesis_device
@@ -61,13 +62,13 @@ def compile_network(network: nn.Module, device: torch.device) -> Callable[..., T
 class OwnLoss(nn.Module):
     """A network called for the loss of its authors: autocast and DDP act on what is called, not on other methods."""
 
-    def __init__(self, network: Peer) -> None:
+    def __init__(self, network: Peer, adversary: Adversary | None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.judge = network, [adversary] if adversary else []
 
     def forward(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
         """See :meth:`~hdnet_lib.peers.base.Peer.own_loss`."""
-        return self.network.own_loss(composite, mask, real)
+        return self.network.own_loss(composite, mask, real, *self.judge)
 
 
 def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf) -> Network | None:
@@ -119,11 +120,17 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     examples = (changed or samples)[:32]
     told = {name: [change(example) for example in examples] for name, change in CONDITIONS.items()}
 
-    run = Run(config, output, len(plan), model, ema_model, optimizer)
+    own = config.loss == "own" and isinstance(model, Peer)
+    adversary = Adversary(accelerator.device, config.learning_rate) if own and model.adversarial else None
+    if adversary and accelerator.num_processes > 1:
+        raise ValueError(
+            f"{config.model} learns beside a discriminator, which takes one process; or give --loss common."
+        )
+    run = Run(config, output, len(plan), model, ema_model, optimizer, adversary)
     run.resume()
     accelerator.init_trackers(f"{output.stem}.tensorboard")  # only where TensorBoard is installed
-    own = config.loss == "own" and isinstance(model, Peer)
-    prepared, prepared_optimizer = accelerator.prepare(OwnLoss(model) if own else model, optimizer)
+    prepared, prepared_optimizer = accelerator.prepare(OwnLoss(model, adversary) if own else model, optimizer)
+    groups = prepared_optimizer.param_groups + (adversary.optimizer.param_groups if adversary else [])
     network = compile_network(prepared, accelerator.device) if config.compile else prepared
     batches = _batches(config, plan, run.step, accelerator)
     pixels = sum(side**2 for side in plan[: run.step])
@@ -138,9 +145,10 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     )
     step = last_validated = run.step
     for step, side in enumerate(plan[run.step :], start=run.step + 1):
-        for group in prepared_optimizer.param_groups:
+        for group in groups:
             group["lr"] = config.learning_rate * learning_rate_factor(pixels / total_pixels, config.schedule)
         composite, mask, real = next(batches)
+        torch.manual_seed(config.seed + step * accelerator.num_processes + accelerator.process_index)  # of dropout
         try:
             inputs = composite.contiguous(memory_format=memory_format(accelerator.device)), mask
             result = network(*inputs, real) if own else network(*inputs)
