@@ -16,7 +16,7 @@ LARGE_PHOTOS := --ServerApp.tornado_settings='{"websocket_max_message_size": 104
 REPORT_OPTIONS := --profile $(PROFILE) $(if $(DATA),-p data_root "$(DATA)") $(if $(PARTIAL),-p partial True)
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-fast test-browser lint lab data notebooks figures clean
+.PHONY: help report test coverage test-fast test-browser lint lab data notebooks figures clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,8 +25,11 @@ report: $(READY) $(MINI)  ## run every notebook and write reports/index.html
 	$(BIN)/python -m hdnet_lib.course.report $(REPORT_OPTIONS)
 
 test: lint $(MINI)  ## check style, run the tests, compare the notebooks' outputs
-	$(PYTEST) --cov=hdnet_lib --cov-report=term
+	$(PYTEST)
 	$(PYTEST) --nbval -p no:cacheprovider --nbval-current-env notebooks
+
+coverage: $(READY) $(MINI)  ## which lines the tests run; takes half as long again as the tests alone
+	$(PYTEST) --cov=hdnet_lib --cov-report=term
 
 test-fast: $(READY) $(MINI)  ## run the tests that need neither notebooks nor long trainings
 	$(PYTEST) -m "not slow"

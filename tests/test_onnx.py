@@ -9,7 +9,6 @@ from conftest import random_inputs
 
 from hdnet_lib import cli, create_model, harmonize, load_pretrained
 from hdnet_lib.data.iharmony4 import Triplets
-from hdnet_lib.evaluation.examples import calibration_composites
 from hdnet_lib.evaluation.methods import ModelMethod
 from hdnet_lib.evaluation.scoring import evaluate, score_methods
 from hdnet_lib.inference import onnx
@@ -30,11 +29,12 @@ def largest_difference(model, other, batch, height, width):
 
 @pytest.fixture(scope="module")
 def files(mini, tmp_path_factory):
-    """HDNet-lite as it ships, in float32 and in int8."""
+    """HDNet-lite as it ships, in float32 and, by the command, in int8."""
     folder = tmp_path_factory.mktemp("onnx")
-    model = load_pretrained()
-    export_onnx(model, folder / "lite.onnx")
-    export_onnx(model, folder / "lite-int8.onnx", calibration_composites(mini))
+    export_onnx(load_pretrained(), folder / "lite.onnx")
+    int8 = str(folder / "lite-int8.onnx")
+    assert cli.main(["export", "hdnet-lite", int8, "--int8", "--calibration", str(mini)]) == 0
+    assert {path.name for path in folder.iterdir()} == {"lite.onnx", "lite-int8.onnx"}
     return folder
 
 
@@ -43,10 +43,9 @@ def test_any_batch_and_size_come_out_as_from_the_library(files):
         assert largest_difference(OnnxModel(files / "lite.onnx"), load_pretrained(), *size) < 1e-5
 
 
-@pytest.mark.parametrize("overrides", [{"k": 9}, {"learned_mask": True, "k": 3}], ids=str)
-def test_k_and_the_learned_mask_are_in_the_graph(nano, overrides, tmp_path):
+def test_k_and_the_learned_mask_are_in_the_graph(nano, tmp_path):
     torch.manual_seed(1)
-    model = create_model("hdnet-nano", **overrides).eval()
+    model = create_model("hdnet-nano", learned_mask=True, k=9).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(5)
@@ -111,13 +110,10 @@ def test_a_photo_is_harmonised_alike(files, mini):
     assert (results[0] != example.composite).any()
 
 
-def test_the_command_writes_what_evaluate_and_harmonize_take(mini, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["export", "w8-k3", "k3.onnx", "--int8", "--calibration", str(mini)]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["k3.onnx"]
-    table = evaluate(mini, ["k3.onnx", "w8-k3"], limit=4, protocols=["hdnet"])
+def test_evaluate_takes_what_the_command_writes(files, mini):
+    table = evaluate(mini, [str(files / "lite-int8.onnx"), "hdnet-lite"], limit=4, protocols=["hdnet"])
     psnr = table.groupby("method").psnr.mean()
-    assert psnr["k3"] == pytest.approx(psnr["w8-k3"], abs=0.15)
+    assert psnr["lite-int8"] == pytest.approx(psnr["hdnet-lite"], abs=0.15)
 
 
 def test_bf16_can_be_chosen(mini, tmp_path):

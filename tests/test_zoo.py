@@ -71,7 +71,7 @@ def test_the_queue_is_stopped_and_goes_on(table, tmp_path, monkeypatch, capsys):
     zoo = tmp_path / "zoo.csv"
     header = ",".join(ENTRIES[0])
     lines = [
-        f'1,{name},hdnet-nano,"{{""k"": {k}}}",budget,identity,common,16:800,8,0.003,0 1,why'
+        f'1,{name},hdnet-nano,"{{""k"": {k}}}",budget,identity,common,mix,16:800,8,0.003,0 1,why'
         for name, k in (("one", 1), ("three", 3))
     ]
     zoo.write_text("\n".join([header, *lines]))
