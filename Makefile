@@ -16,7 +16,7 @@ LARGE_PHOTOS := --ServerApp.tornado_settings='{"websocket_max_message_size": 104
 REPORT_OPTIONS := --profile $(PROFILE) $(if $(DATA),-p data_root "$(DATA)") $(if $(PARTIAL),-p partial True)
 
 .DEFAULT_GOAL := help
-.PHONY: help report test coverage test-fast test-browser lint lab data notebooks figures clean
+.PHONY: help report test coverage test-fast test-browser lint lab data docs notebooks figures clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ lab: $(READY) $(MINI)  ## open the notebooks in JupyterLab
 
 data: $(MINI)  ## build the mini data set (data/mini)
 
+docs: $(READY)  ## build the documentation as a site, reports/docs/index.html
+	$(BIN)/sphinx-build -W -q -b html -c docs . reports/docs
+
 notebooks: $(READY) $(MINI)  ## copy the exercises from their solutions, run all notebooks, refresh their outputs
 	$(BIN)/python data_scripts/refresh_notebooks.py
 
@@ -60,7 +63,7 @@ clean:  ## delete what the other commands made, the environment included
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit("HDNet Lab needs Python 3.11 or newer; set PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[notebooks,export,heif,sweep,test]"
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[notebooks,export,heif,sweep,docs,test]"
 	@touch $@
 
 $(MINI): $(READY) $(RECIPES)

@@ -28,7 +28,8 @@ def exercises(path: Path) -> list[nbformat.NotebookNode]:
     for cell in cells:
         if cell.cell_type == "code":
             if BEGIN not in cell.source:
-                cell.metadata["jupyter"] = {"source_hidden": True}
+                cell.metadata["jupyter"] = {"source_hidden": True}  # in JupyterLab
+                cell.metadata["tags"] = [*cell.metadata["tags"], "hide-input"]  # on the site
             cell.outputs, cell.execution_count = [], None
         cell.source = blank(cell.source)
     return cells

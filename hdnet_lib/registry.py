@@ -91,7 +91,7 @@ def create_model(name: str, **overrides) -> Network:
         name: one of :func:`list_models`: "hdnet" (width 32), "hdnet-lite" (width 8), "hdnet-nano"
             (width 2, for tests), or a row of Table 3 at width 32; or a system that the paper compares with or the like,
             such as "rainnet", or "issam" for iS2AM.
-        **overrides: for the other systems the arguments of their class in :mod:`hdnet_lib.peers`. For HDNet: ``width``;
+        **overrides: for the other systems the arguments of their class in ``hdnet_lib.peers``. For HDNet: ``width``;
             ``k`` of LD; ``local_dynamic``, one of :data:`LOCAL_DYNAMICS`; ``use_local_dynamic``, False for a network
             without LD (a row without LD accepts the two before and has no use for them); ``decoder_module``, one of
             :data:`DECODER_MODULES`; ``learned_mask``, True for HDNet*, whose MGDs predict their mask; ``use_rain``,

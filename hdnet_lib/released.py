@@ -40,7 +40,7 @@ def load_released_state_dict(state_dict: Mapping[str, Tensor], system: str = "hd
     Args:
         state_dict: the released keys ("model_layer0.weight", ...), with or without the prefix
             "module." of DataParallel.
-        system: "hdnet", or the name of a system that the paper compares with, as :func:`~hdnet_lib.list_models` has it.
+        system: "hdnet", or the name of a system that the paper compares with, as :func:`list_models` has it.
         **overrides: arguments of that system's network which no shape tells, such as ``low``.
 
     Returns:

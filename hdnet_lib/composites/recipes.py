@@ -316,8 +316,11 @@ def black_body(temperature: Tensor) -> Tensor:
 # --- All of them by name -----------------------------------------------------------------------------
 
 TRANSFERS = ("reinhard", "xiao", "histogram", "idt")
+"""Recipes that take the colours of a reference."""
 CHANGES = ("photometric", "curves", "illuminant")
+"""Recipes that change light and tone."""
 RECIPES = TRANSFERS + CHANGES
+"""All of them."""
 
 
 def recolor(

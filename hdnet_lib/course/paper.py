@@ -84,7 +84,7 @@ hdnet         |  13.58 | 41.17 |  47.39 | 35.81 | 11.60 | 41.04 |  31.97 | 38.85
     SUBSETS,
     ("mse", "psnr"),
 )
-"""Ablation, by subset; the models are named as in :func:`~hdnet_lib.create_model`."""
+"""Ablation, by subset; the models are named as in :func:`create_model`."""
 
 TABLE_4 = _read(
     """\
@@ -135,7 +135,7 @@ def beside(
         names: what the published table calls a measured method; others keep their names, in rows of their own.
 
     Returns:
-        Index: model. Columns: "published" or "measured", group, metric.
+        Indexed by model. The columns are "published" or "measured", group, metric.
     """
     printed = published.loc[:, [column for column in published.columns if column[1] in metrics]]
     printed = printed.map(lambda value: "" if pd.isna(value) else f"{value:.2f}")

@@ -148,7 +148,7 @@ def to_html(executed: Path, page: Path) -> None:
             cell.source = with_mathml(cell.source)
         else:
             if cell.metadata.get("jupyter", {}).get("source_hidden"):
-                cell.source = "# the check, folded away"
+                cell.source = "# folded away"
             cell.outputs = [without_widget(output) for output in cell.get("outputs", [])]
     exporter = HTMLExporter(template_name="lab", theme="light")
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(executed.parent), "name": executed.stem}})

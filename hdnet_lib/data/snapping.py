@@ -26,7 +26,7 @@ SHORTER = 0.05
 CLEARER = 1.1
 """So many times stronger must the colour step be on a moved outline, or the outline stays."""
 DISTINCT = 1.2
-"""So many times stronger must the colour step be on the outline than beside it (the median, see :func:`_move`), or
+"""So many times stronger must the colour step be on the outline than beside it (the median, see ``_move``), or
 nothing is done: there is no border to be seen."""
 BANDS = (3, 1)
 """How far the first and the second cut can move the outline, in pixels of each size."""

@@ -45,8 +45,9 @@ def robust_gains(table: pd.DataFrame) -> pd.DataFrame:
             :func:`under_conditions`.
 
     Returns:
-        Index: method and condition, with "mean", the robust score, last. Columns: gain, low and high (interval), worst
-        (the lowest gain of a composite; in the row of the mean the lowest mean), worse (number of composites below 0).
+        Indexed by method and condition, with "mean", the robust score, last. The columns are gain, low and high
+        (interval), worst (the lowest gain of a composite; in the row of the mean the lowest mean), worse (number of
+        composites below 0).
     """
     psnr = table.pivot(index="name", columns="method", values="psnr")
     photos = table.drop_duplicates("name").set_index("name").photo

@@ -56,9 +56,9 @@ def score_methods(
         bar: a progress bar to move on; by default one of its own.
 
     Returns:
-        One row for each sample, method and protocol, in that order: name, subset, photo, ratio (of the mask), method,
-        protocol, mse, fmse, psnr, ssim, seconds (that the method took for one sample of the batch, while reading
-        and scoring went on beside it: more than it takes alone).
+        One row for each sample, method and protocol, in that order. The columns are name, subset, photo, ratio (of the
+        mask), method, protocol, mse, fmse, psnr, ssim, seconds (that the method took for one sample of the batch, while
+        reading and scoring went on beside it: more than it takes alone).
 
     Raises:
         ValueError: a protocol is unknown, a sample cannot be read, or an output cannot be scored.

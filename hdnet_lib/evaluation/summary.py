@@ -119,7 +119,7 @@ def summarize(table: pd.DataFrame, reference: str) -> pd.DataFrame:
         reference: name of a method of the table.
 
     Returns:
-        Index: method, in the table's order. Columns: composites, photos, psnr, mse, fmse, ssim; psnr_low and
+        Indexed by method, in the table's order. The columns are composites, photos, psnr, mse, fmse, ssim; psnr_low and
         psnr_high, gain, gain_low and gain_high (intervals), worse (number of composites with a lower PSNR than the
         reference method gives them).
     """
@@ -160,8 +160,8 @@ def by_group(table: pd.DataFrame, groups: pd.Series | str) -> pd.DataFrame:
         groups: a column, or the group of each row; of a categorical one every category has its row, even if empty.
 
     Returns:
-        Index: method and group, in the table's order. Columns: composites, photos and, for each of mse, fmse, psnr and
-        ssim, its mean, <metric>_low and <metric>_high. An empty group has a count of 0 and no numbers.
+        Indexed by method and group, in the table's order. The columns are composites, photos and, for each of mse,
+        fmse, psnr and ssim, its mean, <metric>_low and <metric>_high. An empty group has a count of 0 and no numbers.
     """
     groups = table[groups] if isinstance(groups, str) else groups
     names = list(groups.cat.categories) if isinstance(groups.dtype, pd.CategoricalDtype) else list(groups.unique())
@@ -216,7 +216,8 @@ def gains_by_group(table: pd.DataFrame, groups: pd.Series, reference: str) -> pd
         reference: name of a method of the table.
 
     Returns:
-        Index: group. Columns: composites, photos, and for each other method its gain in dB and the number made worse.
+        Indexed by group. The columns are composites, photos, and for each other method its gain in dB and the number
+        made worse.
     """
     psnr = table[table.method == reference].set_index("name").psnr
     gains = table.assign(gain=table.psnr - table.name.map(psnr))
@@ -240,9 +241,9 @@ def compare(table: pd.DataFrame, reference: str, metric: str) -> pd.DataFrame:
         metric: "psnr", "mse", "fmse" or "ssim".
 
     Returns:
-        Index: entry, in the table's order. Columns: seeds; mean (over composites and seeds) and spread (standard
-        deviation of the seeds' means; none for one seed); difference from the reference entry, each averaged first over
-        the seeds that both have (over all seeds if they share none), with low and high (interval) and p
+        Indexed by entry, in the table's order. The columns are seeds; mean (over composites and seeds) and spread
+        (standard deviation of the seeds' means; none for one seed); difference from the reference entry, each averaged
+        first over the seeds that both have (over all seeds if they share none), with low and high (interval) and p
         (:func:`permutation_test`); difference_spread (standard deviation of the seeds' own differences, smaller than
         that of their means where both share the luck of a seed). Interval and p tell how far other photos would change
         the difference, and nothing of other seeds: difference_spread does that.
@@ -284,8 +285,8 @@ def seed_means(table: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
         values: method -> its setting; methods with the same one are seeds.
 
     Returns:
-        Index: setting, sorted. Columns: seeds, and for each metric its mean over seeds and <metric>_spread (standard
-        deviation; NaN for one seed).
+        Indexed by setting, sorted. The columns are seeds, and for each metric its mean over seeds and <metric>_spread
+        (standard deviation; NaN for one seed).
     """
     means = table[table.method.isin(values.index)].groupby("method")[list(METRICS)].mean()
     groups = means.groupby(values.rename(values.name or "value"))
@@ -305,7 +306,7 @@ def smooth_by_ratio(table: pd.DataFrame, metric: str, points: int = 60, width: f
         width: standard deviation of the Gaussian, in natural logarithms (0.35 is a factor of 1.4).
 
     Returns:
-        Columns: method, ratio, mean, low, high.
+        A table with the columns method, ratio, mean, low and high.
     """
     low, high = np.log(table.ratio.quantile([0.02, 0.98]))
     grid = np.linspace(low, high, points)

@@ -142,19 +142,19 @@ def benchmark(
     """Time networks with random weights on one random image with a square foreground.
 
     Args:
-        models: names of :func:`~hdnet_lib.registry.create_model`.
+        models: names of :func:`create_model`.
         sizes: sides in pixels, multiples of 8, at least 256. A network that cannot take a size is left out there.
         device: "auto", "cpu", "cuda" or "mps".
         repeats: timed calls each; the median counts.
         backends: of :data:`BACKENDS`.
 
     Returns:
-        A line for each model, backend and size: machine; seconds; first_seconds (of the first call, compilation
-        included); gflops_of_products (rate of a matrix product of 2048 x 2048); parameters; gflop (of convolutions and
-        matrix products, for one image; of HDNet at 256 pixels and scaled by them; of "photo" at the size that the
-        network sees); roofline_seconds (that arithmetic by that rate) and roofline_ratio; peak_gb (of the whole
-        process, or of the GPU's memory); for HDNet in float32 released_seconds and times_released (how many times as
-        long the released formulation takes).
+        A line for each model, backend and size. The columns are machine; seconds; first_seconds (of the first call,
+        compilation included); gflops_of_products (rate of a matrix product of 2048 x 2048); parameters; gflop (of
+        convolutions and matrix products, for one image; of HDNet at 256 pixels and scaled by them; of "photo" at the
+        size that the network sees); roofline_seconds (that arithmetic by that rate) and roofline_ratio; peak_gb (of the
+        whole process, or of the GPU's memory); for HDNet in float32 released_seconds and times_released (how many times
+        as long the released formulation takes).
 
     Raises:
         ValueError: a name, a size or the device cannot be used, or a measurement fails, perhaps for want of memory.

@@ -54,7 +54,7 @@ def harmonize(
     What nobody sees does not count: transparent pixels weigh by their alpha, as background and as foreground.
 
     Args:
-        model: from :func:`hdnet_lib.load_pretrained`, or one of your own, on any device.
+        model: from :func:`load_pretrained`, or one of your own, on any device.
         composite: a path, an open file, a PIL image or a uint8 array; see :func:`hdnet_lib.data.images.read_photo`.
         mask: white on the foreground; see :func:`hdnet_lib.data.images.read_mask`. Grey edges blend: the
             network takes the mask cut at one half, the result is mixed in by the soft mask.
@@ -229,7 +229,7 @@ def fit_color_map(colors: Tensor, change: Tensor, region: Tensor) -> np.ndarray:
         region: (1, 1, h, w), 0 or 1.
 
     Returns:
-        (4, 3) float32: ``change = colors @ map[:3] + map[3]``.
+        The map, (4, 3) float32; the change is ``colors @ map[:3] + map[3]``.
     """
     inside = region[0, 0] > 0
     x, y = (image[0][:, inside].T.double() for image in (colors, change))  # (M, 3)

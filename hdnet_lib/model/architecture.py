@@ -28,8 +28,8 @@ def layer_table(model: HDNet, size: int = 256) -> pd.DataFrame:
     """One line for each stage of a network, in the order in which they run.
 
     Returns:
-        Index: the stage's name, such as "encoder.0". Columns: part (encoder, bottleneck, LD, decoder, MGD, output);
-        channels, height and width of what comes out, before the skip connection is joined; parameters; flops
+        Indexed by the stage's name, such as "encoder.0". The columns are part (encoder, bottleneck, LD, decoder, MGD,
+        output); channels, height and width of what comes out, before the skip connection is joined; parameters; flops
         (floating-point operations on one image, a multiplication and an addition are two; only convolutions and matrix
         products count).
     """

@@ -69,7 +69,7 @@ class Inspection(NamedTuple):
 
 
 class HDNet(nn.Module):
-    """The harmonization network. Use :func:`hdnet_lib.create_model` to build one by name.
+    """The harmonization network. Use :func:`create_model` to build one by name.
 
     Args:
         width: channels after the first convolution: 32 for HDNet, 8 for HDNet-lite.

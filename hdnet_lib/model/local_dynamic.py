@@ -38,7 +38,7 @@ class LocalDynamic(nn.Module):
     """
 
     matches_positions = True
-    """Whether :meth:`match` tells what :meth:`forward` uses; not so for some variants."""
+    """Whether :meth:`match` tells what :meth:`LocalDynamic.forward` uses; not so for some variants."""
 
     def __init__(self, channels: int, k: int = 1) -> None:
         super().__init__()

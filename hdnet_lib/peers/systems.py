@@ -56,4 +56,4 @@ PEERS = {
     "dht": System("D-HT", PARTS, DHT),
     "inr": System("INR", COORDINATES, INR),
 }
-"""By the name for :func:`~hdnet_lib.create_model`."""
+"""By the name for :func:`create_model`."""

@@ -21,7 +21,7 @@ class TrainingConfig:
 
     model: str = _option("hdnet-lite", "a name of create_model, such as hdnet-lite")
     overrides: dict = field(default_factory=dict)
-    """Arguments of :func:`~hdnet_lib.registry.create_model` beside the name, such as ``{"k": 3}``."""
+    """Arguments of :func:`create_model` beside the name, such as ``{"k": 3}``."""
     data: str = "photos.csv"
     """A CSV table of photos and masks (:class:`~hdnet_lib.composites.photo_dataset.PhotoDataset`), composites made on
     the fly; or a folder in iHarmony4 layout, or "mini", whose own composites are read
