@@ -55,6 +55,7 @@ notebooks: $(READY) $(MINI)  ## copy the exercises from their solutions, run all
 
 figures: $(READY) $(MINI)  ## draw the pictures of figures/ anew, those of the notebooks included
 	$(BIN)/python data_scripts/make_figures.py
+	$(BIN)/python data_scripts/make_diagrams.py
 	$(BIN)/python -m hdnet_lib.course.report $(REPORT_OPTIONS) -p figures_dir figures
 
 clean:  ## delete what the other commands made, the environment included

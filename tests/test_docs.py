@@ -7,8 +7,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import make_diagrams
 import pytest
 from conftest import REPOSITORY
+
+from hdnet_lib import create_model
+from hdnet_lib.model.architecture import layer_table
 
 DOCS = REPOSITORY / "docs"
 
@@ -104,3 +108,16 @@ def rows(markdown: str, heading: str) -> list[list[str]]:
 
 def test_the_readme_is_short():
     assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 130
+
+
+def test_the_diagrams_are_those_of_their_script(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["make_diagrams.py", str(tmp_path)])
+    assert make_diagrams.main() == 0
+    drawn = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    images = REPOSITORY / "notebooks" / "images"
+    assert drawn == {path.name: path.read_text() for path in images.iterdir()}
+    assert {f"{name}.svg" for name in make_diagrams.DIAGRAMS} == drawn.keys()
+    shown = "".join(path.read_text() for path in (REPOSITORY / "notebooks").glob("*.ipynb"))
+    assert all(f"](images/{name})" in shown for name in drawn)
+    stages = set(layer_table(create_model("hdnet")).index) - {"local_dynamic"}
+    assert all(f">{stage}" in drawn["hdnet.svg"] for stage in stages)

@@ -4,6 +4,7 @@ import sys
 import nbformat
 import pytest
 import yaml
+from conftest import REPOSITORY
 
 from hdnet_lib.course import report
 
@@ -96,6 +97,18 @@ def test_pages_ask_no_other_host(folder, tmp_path, monkeypatch):
         text = page.read_text()
         assert "<script" not in text
         assert re.findall(r"""(?:src|data)=["']?https?:|url\(["']?https?:|@import|<link""", text) == []
+
+
+def test_pages_hold_their_pictures_and_their_links_arrive(tmp_path):
+    text = "[next](04_architecture.ipynb), [code](../hdnet_lib/cli.py), ![bells](images/rain.svg)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    nbformat.write(notebook, tmp_path / "03_some.ipynb")
+    report.to_html(tmp_path / "03_some.ipynb", tmp_path / "03_some.html")
+    page = (tmp_path / "03_some.html").read_text()
+    assert 'href="04_architecture.html"' in page
+    assert 'alt="bells" src="data:image/svg+xml;base64,' in page
+    code = re.search(r'href="([^"]+cli\.py)"', page)[1]
+    assert (tmp_path / code).resolve() == REPOSITORY / "hdnet_lib" / "cli.py"
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ python -m hdnet_lib.course.report [--profile paper] [-p NAME VALUE ...]
 
 import argparse
 import html
+import os
 import re
 import sys
 import time
@@ -150,11 +151,14 @@ def to_html(executed: Path, page: Path) -> None:
             if cell.metadata.get("jupyter", {}).get("source_hidden"):
                 cell.source = "# folded away"
             cell.outputs = [without_widget(output) for output in cell.get("outputs", [])]
-    exporter = HTMLExporter(template_name="lab", theme="light")
-    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(executed.parent), "name": executed.stem}})
+    exporter = HTMLExporter(template_name="lab", theme="light", embed_images=True)
+    # Pictures are named as seen from the notebook's own folder.
+    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(NOTEBOOKS), "name": executed.stem}})
     # The template loads require.js, MathJax, mermaid and widget managers from a CDN: the pages must read offline.
     body = re.sub(r"<script\b[^>]*>.*?</script>", "", body, flags=re.DOTALL)
     body = re.sub(r"<link\b[^>]*>", "", body)
+    body = re.sub(r'(?<=href=")(\d\d_\w+)\.ipynb', r"\1.html", body)  # another page of this report
+    body = re.sub(r'(?<=href=")\.\./[^"]+', lambda link: os.path.relpath(NOTEBOOKS / link[0], page.parent), body)
     page.write_text(body, encoding="utf-8")
 
 
