@@ -12,6 +12,7 @@ root_doc = "docs/index"
 # The sources lie all over the repository, where links between them work on any host of the repository, too.
 include_patterns = ["docs/**", "notebooks/*.ipynb", "hdnet_lib/weights/MODEL_CARD.md", "*.md", "data_scripts/README.md"]
 nb_execution_mode = "off"
+nb_code_prompt_show, nb_code_prompt_hide = "Show the folded code", "Fold the code"
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
 suppress_warnings = ["mystnb.unknown_mime_type"]  # widgets: a figure stands before each
