@@ -179,7 +179,7 @@ def hdnet() -> Drawing:
             d.arrow((115, y - 20), (115, y - 1))
         up = 6 - index
         stage(f"decoder.{up}", 440, y, "#f4f4f4", LINE, f"decoder.{up} + RAIN")
-        if up < 6:
+        if up < 4:  # what an MGD follows goes on from the MGD
             d.arrow((515, y), (515, y - 19))
         d.arrow((190, y + 20), (438, y + 20), color=LINE, dash="5 4")
         if up >= 4:
@@ -187,7 +187,7 @@ def hdnet() -> Drawing:
             d.arrow((590, y + 20), (638, y + 20))
             if up < 6:
                 d.arrow((715, y), (715, y - 12), (560, y - 12), (560, y - 19))
-    d.text(314, 84, "skip: joined to the decoder's", 12, fill=QUIET)
+    d.text(314, 84, "skip: joined to the stage's own map", 12, fill=QUIET)
     stage("bottleneck", 130, 486, "#e9f1f8", BACKGROUND, "bottleneck", 140)
     stage("local_dynamic", 320, 486, "#e6f4ef", DYNAMIC, "local_dynamic: LD", 160)
     d.arrow((80, 470), (80, 506), (128, 506))
@@ -235,7 +235,7 @@ def local_dynamic() -> Drawing:
                     d.circle(x + 13.5, y + 13.5, 5, FOREGROUND)
                 elif place not in inside:
                     d.text(x + 13.5, y + 18, f"{rows[row][column]:.1f}", 10.5, weight="bold" if chosen else None)
-    d.text(112, 200, "cosine of the query's feature (dot)\nwith every background feature", 11.5, fill=QUIET)
+    d.text(112, 200, "cosine of the marked position with\nevery background position", 11.5, fill=QUIET)
     d.text(112, 236, "Eq. 2, 3", 12, style="italic")
     d.text(324, 200, "the K most similar of the\nbackground (here K = 3)", 11.5, fill=QUIET)
     d.text(324, 236, "top K", 12, style="italic")
@@ -261,7 +261,7 @@ def local_dynamic() -> Drawing:
     d.arrow((795, 93), (808, 93), width=1.2)
     d.box(810, 82, 36, 22, "#eeb489", FOREGROUND)
     d.text(828, 97.5, "new", 10.5)
-    d.text(752, 200, "the 1x1 convolution g joins both;\nits result takes the query's place", 11.5, fill=QUIET)
+    d.text(752, 200, "the 1x1 convolution g joins both;\nits result replaces the feature", 11.5, fill=QUIET)
     d.text(752, 236, "Eq. 5", 12, style="italic")
     for number in range(3):
         d.arrow((196 + 212 * number, 107), (226 + 212 * number, 107), width=2.4)
@@ -321,7 +321,14 @@ def global_dynamic() -> Drawing:
         13,
         "start",
     )
-    d.text(30, 270, "F: the feature. M: the mask at its size. The mean is over the whole image.", 12, "start", QUIET)
+    d.text(
+        30,
+        270,
+        "F: the feature. M: the mask at its size. *: 1x1 convolution. x: product at each position.",
+        12,
+        "start",
+        QUIET,
+    )
     return d
 
 

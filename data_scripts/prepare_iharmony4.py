@@ -174,9 +174,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=256, help="side in pixels (%(default)s)")
     parser.add_argument("--keep-aspect", action="store_true",
                         help="shrink the longer side to SIZE (never enlarge), do not squeeze to a square")  # fmt: skip
-    parser.add_argument(
-        "--partial", action="store_true", help="leave out composites of which a file is missing or damaged"
-    )
+    parser.add_argument("--partial", action="store_true", help="leave out composites with a missing or damaged file")
     parser.add_argument("--workers", type=at_least(1), help="processes (default: one for each processor)")
     arguments = parser.parse_args()
     if not 16 <= arguments.size <= 8192:

@@ -72,9 +72,9 @@ def _add_harmonize(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("harmonize", help="make the pasted foreground of photos fit their backgrounds")
     command.add_argument("composite", help="the photo, or a folder of photos")
     command.add_argument("mask", help="an image of the same size, white on the foreground; of a folder, one for all "
-                         "photos, or a folder of masks that are named as the photos")  # fmt: skip
+                         "photos, or a folder of masks named like the photos")  # fmt: skip
     command.add_argument("-o", "--output", required=True, help="file to write (.png keeps the background exactly), or "
-                         "folder; results that are there stay")  # fmt: skip
+                         "folder; results that are up to date stay")  # fmt: skip
     command.add_argument(
         "--model",
         default="hdnet-lite-loose",
@@ -88,7 +88,7 @@ def _add_harmonize(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--mask", dest="mask_use", default="snapped", choices=("snapped", "as-given"), help="snapped: "
                          "moved to the border of the paste that the photo shows (%(default)s)")  # fmt: skip
     command.add_argument("--mask-threshold", type=int, metavar="GREY", help="1 to 255: pixels of the mask that are at "
-                         "least so bright are foreground (default: grey pixels blend)")  # fmt: skip
+                         "least this bright are foreground (default: grey pixels blend)")  # fmt: skip
     command.add_argument("--max-megapixels", type=at_least(1), metavar="N", help="largest photo (default 179); "
                          "it takes about 20 MB of memory a megapixel, 35 with 16 bits")  # fmt: skip
     command.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of the network (%(default)s)")
@@ -107,14 +107,16 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--preset", default="budget", choices=PRESETS, help="settings to start from (%(default)s)")
     for option in options():
         _add_setting(command, option)
-    command.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; run it again to resume")
+    command.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after this many minutes; run it again to resume"
+    )
     command.set_defaults(run=_train)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("evaluate", help="score models on composites whose real photo is known")
     command.add_argument("data", help='a folder in iHarmony4 layout, "mini", or a CSV table of photos and masks, '
-                         "of whose validation photos composites are made")  # fmt: skip
+                         "from whose validation photos composites are made")  # fmt: skip
     command.add_argument(
         "--models", nargs="+", default=["hdnet-lite"], metavar="MODEL",
         help=f"{', '.join([*BASELINES, *list_pretrained()])}, .safetensors or .onnx files, or folders of results that "
@@ -128,10 +130,10 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         help=f"of the table; the first is printed ({' '.join(PROTOCOLS)})"
     )  # fmt: skip
     command.add_argument("--split", default="test", help="name of the list of a folder (%(default)s)")
-    command.add_argument("--partial", action="store_true", help="leave out composites of which a file is missing")
+    command.add_argument("--partial", action="store_true", help="leave out composites with a missing file")
     for name, lowest, default, text in (
         ("size", 16, 256, "side in pixels"),
-        ("limit", 0, 0, "at most so many composites, spread over the list; 0 for all"),
+        ("limit", 0, 0, "at most this many composites, spread over the list; 0 for all"),
         ("batch-size", 1, 8, "composites that a network gets at once"),
     ):
         command.add_argument(f"--{name}", type=at_least(lowest), default=default, help=f"{text} (%(default)s)")
@@ -139,7 +141,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of networks (%(default)s)")
     command.add_argument("--shard", default="1/1", metavar="K/N", help="score the K-th of N shares; needs --output")
     command.add_argument("--images", metavar="FOLDER", help="write the results there, as PNG")
-    command.add_argument("--reference", default=COMPOSITE, help="method that gains are over (%(default)s)")
+    command.add_argument("--reference", default=COMPOSITE, help="baseline of the gains (%(default)s)")
     command.add_argument("--groups", action="store_true", help="also print the gains by subset, size and error")
     command.add_argument("--masks", action="store_true", help="also score every model with masks that miss the "
                          "object's border, and print its gain with each")  # fmt: skip

@@ -122,7 +122,7 @@ def list_triplets(root: str | Path = "mini", split: str = "test", partial: bool 
         root: a folder in iHarmony4 layout, or "mini" for the mini data set.
         split: "train", "test" or the name of another list. The list is ``IHD_<split>.txt`` or ``<split>.txt``
             in the root, else every ``<subset>/<subset>_<split>.txt``.
-        partial: leave out composites of which a file is missing, for a copy that holds only a part.
+        partial: leave out composites with a missing file, for a copy that holds only a part.
 
     Raises:
         ValueError: there is no such list, or it names files that are missing; the message says which.
@@ -291,7 +291,7 @@ class Triplets(Sequence[Sample]):
     Args:
         root, split, partial: see :func:`list_triplets`.
         size: side of the square, in pixels.
-        limit: at most so many, spread evenly over the list; 0 for all.
+        limit: at most this many, spread evenly over the list; 0 for all.
 
     Raises:
         ValueError: the list or a file is missing. Reading one raises it, too: a file is damaged, or a mask is empty

@@ -24,7 +24,7 @@ class Validation(Sequence[Sample]):
     Args:
         table: see :class:`~hdnet_lib.composites.photo_dataset.PhotoDataset`.
         size: side in pixels.
-        limit: at most so many, spread evenly; 0 for all.
+        limit: at most this many, spread evenly; 0 for all.
         rounds: composites of each mask.
 
     Raises:

@@ -153,7 +153,7 @@ def evaluate(
         protocols: names of :data:`~hdnet_lib.evaluation.metrics.PROTOCOLS`; all by default.
         split, partial: see :func:`~hdnet_lib.data.iharmony4.list_triplets`.
         size: side in pixels, a multiple of 8. The paper's is 256.
-        limit: at most so many composites, spread evenly over the list; 0 for all.
+        limit: at most this many composites, spread evenly over the list; 0 for all.
         batch_size: composites that a network gets at once.
         device: "auto", "cpu", "cuda", ...
         shard: "k/n" scores the k-th of n shares only.
