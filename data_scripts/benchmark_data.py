@@ -90,8 +90,9 @@ def main() -> int:
         return lambda _: next(batches)
 
     rows = []
-    for resident.recipe in (*RECIPES, "mix"):
-        rows.append((resident.recipe, seconds(take(resident), device, arguments.repeats)))
+    for recipe in (*RECIPES, "mix"):
+        resident.recipe = recipe
+        rows.append((recipe, seconds(take(resident), device, arguments.repeats)))
     rows.append(("mix, pool on disk", seconds(take(streaming), device, arguments.repeats)))
     table = pd.DataFrame(rows, columns=["composites", "time"]).set_index("composites")
     table["composites/s"] = count / table.time

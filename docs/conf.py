@@ -10,7 +10,8 @@ project, release, author = "HDNet Lab", __version__, "The HDNet Lab developers"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 root_doc = "docs/index"
 # The sources lie all over the repository, where links between them work on any host of the repository, too.
-include_patterns = ["docs/**", "notebooks/*.ipynb", "hdnet_lib/weights/MODEL_CARD.md", "*.md", "data_scripts/README.md"]
+include_patterns = ["docs/**", "notebooks/*.ipynb", "hdnet_lib/weights/MODEL_CARD.md", "README.md",
+    "CHANGELOG.md", "CONTRIBUTING.md", "data_scripts/README.md"]  # fmt: skip
 nb_execution_mode = "off"
 nb_code_prompt_show, nb_code_prompt_hide = "Show the folded code", "Fold the code"
 myst_heading_anchors = 3
@@ -21,9 +22,9 @@ autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:class", r"(?!hdnet_lib)\w+\..*"),
-    ("py:class", r".*\.parallel\.(Job|Result)"),
-]  # not ours; TypeVars
+    ("py:class", r"(?!hdnet_lib)\w+\..*"),  # of other libraries
+    ("py:class", r".*\.parallel\.(Job|Result)"),  # TypeVars
+]
 html_theme = "furo"
 html_title = "HDNet Lab"
 html_css_files = ["site.css"]
@@ -42,16 +43,17 @@ def _formula(translator, node: nodes.math | nodes.math_block) -> None:
 
 
 VARIABLES = ("attribute", "data", "property")
+_kept: list[str] = []
 
 
 def _keep(app, what: str, name: str, documented, options, lines: list[str]) -> None:
-    app.kept = list(lines)
+    _kept[:] = lines
 
 
 def _restore(app, what: str, name: str, documented, options, lines: list[str]) -> None:
     """Napoleon takes what stands before a colon for the type of a variable; here it is a sentence."""
     if what in VARIABLES:
-        lines[:] = app.kept
+        lines[:] = _kept
 
 
 def _find_by_the_end(app, doctree: nodes.document) -> None:

@@ -353,27 +353,20 @@ def our_discriminators_name(name):
 
 
 def test_the_discriminator_is_that_of_the_public_code():
-    tensors = {name: value.float() for name, value in parity_file("region_discriminator").items()}
+    """Of its weights the public code made these values of both losses and of the penalty."""
+    tensors = {name: value.float() for name, value in parity_file("discriminator").items()}
     discriminator = RegionDiscriminator(width=4).eval()
-    weights = {name: value for name, value in tensors.items() if name.startswith("weights.")}
-    discriminator.load_state_dict({our_discriminators_name(name): value for name, value in weights.items()})
-    seen = []
-    for stack in (discriminator.whole, discriminator.regions):
-        stack.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    judged = discriminator(from_unit(tensors["input"]), tensors["mask"])
-    for ours, name in zip([*seen, *judged], ["act.features.global", "act.features.local", "output.global",
-                                             "output.local"], strict=True):  # fmt: skip
-        torch.testing.assert_close(ours, tensors[name], atol=1e-5, rtol=0)
-    values = load_file(Path(os.environ["HDNET_PARITY"]) / "losses.safetensors")  # not cut, as that of FILES is
-    values = {name: value.float() for name, value in values.items() if "gan." in name}
-    fake, real, mask = (values[f"gan.{name}"] for name in ("fake", "real", "mask"))
+    discriminator.load_state_dict(
+        {our_discriminators_name(name): value for name, value in tensors.items() if name.startswith("weights.")}
+    )
+    fake, real, mask = (tensors[f"gan.{name}"] for name in ("fake", "real", "mask"))
     penalty = gradient_penalty(discriminator, fake, real, mask, torch.full((1, 1, 1, 1), 0.375))
     for ours, name in (
         (hinge_loss(discriminator, fake, real, mask), "d_hinge"),
         (realism_loss(discriminator, fake, mask), "g"),
         (penalty, "penalty.alpha_0.375"),
     ):
-        torch.testing.assert_close(ours.view(1), values[f"value.gan.{name}"], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours.view(1), tensors[f"value.gan.{name}"], atol=1e-5, rtol=1e-5)
 
 
 def test_the_discriminator_compares_regions_and_learns(monkeypatch):
@@ -394,6 +387,21 @@ def test_the_discriminator_compares_regions_and_learns(monkeypatch):
     judged.backward()
     assert image.grad.abs().sum() > 0
     assert all(parameter.requires_grad for parameter in discriminator.parameters())
+
+
+@pytest.mark.parametrize("system", ["rainnet", "dovenet"])
+def test_a_discriminator_sees_the_image_and_adds_to_the_loss(system):
+    model, seen = create_model(system, width=2).eval(), []
+    assert model.adversarial
+    composite, mask = torch.rand(1, 3, 256, 256), torch.zeros(1, 1, 256, 256)
+    mask[..., :64] = 1
+    real = torch.rand(1, 3, 256, 256)
+    loss = model.own_loss(composite, mask, real)
+    judged = model.own_loss(composite, mask, real, lambda *images: seen.append(images) or torch.tensor(7.0))
+    assert judged.item() == pytest.approx(loss.item() + 7)
+    image = model(composite, mask)
+    torch.testing.assert_close(seen[0][0], paste(image, composite, mask) if system == "rainnet" else image)
+    assert seen[0][1] is mask and seen[0][2] is real
 
 
 @pytest.mark.parametrize("system", PEERS)

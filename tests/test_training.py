@@ -31,6 +31,7 @@ from hdnet_lib.model.rain import RAIN
 from hdnet_lib.peers.discriminator import RegionDiscriminator
 from hdnet_lib.registry import load_weights
 from hdnet_lib.training import checkpoint, loop
+from hdnet_lib.training.adversary import Adversary
 from hdnet_lib.training.checkpoint import load_last, read_log
 from hdnet_lib.training.config import PRESETS, TrainingConfig, learning_rate_factor
 from hdnet_lib.training.loop import compile_network, gains, train, validate
@@ -320,7 +321,7 @@ def test_a_run_trains_and_validates_with_its_recipe(table, small, tmp_path, monk
     assert torch.equal(validated[1].composite, curves.composite)
     weights = [load_file(tmp_path / f"{recipe}.safetensors") for recipe in ("mix", "curves")]
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    with pytest.raises(ValueError, match="has composites of its own, which no recipe makes: leave curves away"):
+    with pytest.raises(ValueError, match="has composites of its own: leave out --recipe curves"):
         run(small, tmp_path / "w.safetensors", recipe="curves")
 
 
@@ -554,6 +555,20 @@ def test_a_discriminator_learns_beside_the_network_and_is_resumed(small, tmp_pat
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     assert all(value.isfinite().all() for value in one.values())
     assert any(value.any() for name, value in one.items() if name.startswith("adversary.first."))
+
+
+def test_a_discriminator_has_the_networks_schedule_and_one_process(small, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("hdnet_lib.training.adversary.RegionDiscriminator", partial(RegionDiscriminator, 2))
+    monkeypatch.setattr(loop, "Adversary", lambda *inputs: made.append(Adversary(*inputs)) or made[0])
+    monkeypatch.setattr(loop, "validate", lambda model, batch: (1.0, 20.0))
+    monkeypatch.setattr(loop, "gains", lambda *_: {"exact": 0.0})
+    settings = {"model": "dovenet", "overrides": {"width": 2}, "stages": ((256, 2),), "batch_size": 1, "loss": "own"}
+    run(small, tmp_path / "w.safetensors", **settings)
+    assert made[0].optimizer.param_groups[0]["lr"] == pytest.approx(3e-3 * learning_rate_factor(0.5))
+    monkeypatch.setattr(loop.Accelerator, "num_processes", 2)
+    with pytest.raises(ValueError, match="with --loss own dovenet learns beside a discriminator, which works in one"):
+        run(small, tmp_path / "two.safetensors", **(settings | {"batch_size": 2}))
 
 
 def test_a_loss_is_common_or_own(table, tmp_path):

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 from hdnet_lib.utils.paths import CHECKOUT
 
@@ -158,8 +159,16 @@ def to_html(executed: Path, page: Path) -> None:
     body = re.sub(r"<script\b[^>]*>.*?</script>", "", body, flags=re.DOTALL)
     body = re.sub(r"<link\b[^>]*>", "", body)
     body = re.sub(r'(?<=href=")(\d\d_\w+)\.ipynb', r"\1.html", body)  # another page of this report
-    body = re.sub(r'(?<=href=")\.\./[^"]+', lambda link: os.path.relpath(NOTEBOOKS / link[0], page.parent), body)
+    body = re.sub(r'(?<=href=")(?:\.\./|solutions/)[^"#]+', lambda link: _from(page.parent, NOTEBOOKS / link[0]), body)
     page.write_text(body, encoding="utf-8")
+
+
+def _from(folder: Path, target: Path) -> str:
+    """The address of a file as seen from a folder."""
+    try:
+        return quote(Path(os.path.relpath(target, folder)).as_posix())
+    except ValueError:  # Windows, another drive
+        return target.resolve().as_uri()
 
 
 def with_mathml(markdown: str) -> str:

@@ -84,7 +84,7 @@ class Photo:
     def save(self, path: str | os.PathLike) -> None:
         """Write the photo with its depth, transparency, profile, EXIF, XMP and resolution, as the format can hold them.
 
-        The README has a table of what each format keeps.
+        ``docs/photos.md`` has a table of what each format keeps.
 
         Raises:
             ImageError: see :func:`~hdnet_lib.data.save.save_image`.

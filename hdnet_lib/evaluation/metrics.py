@@ -48,7 +48,7 @@ PROTOCOLS = {
     "s2crnet": Protocol(background="composite", peak="output range", fmse="masked", rounding="round"),
     "pct-net": Protocol(background="real", peak="255", fmse="masked", rounding="round"),
 }
-"""By the name of the system whose authors score so; "hdnet" is the paper's."""
+"""By the name of a system: how its authors score, as far as known; "hdnet" is the paper's."""
 
 
 class Scores(NamedTuple):

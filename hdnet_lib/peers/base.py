@@ -1,5 +1,6 @@
 """What the networks of this package share: how they are called, and what they ask of sizes."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Peer(nn.Module):
     largest: ClassVar[int | None] = None
     """Largest height and width; None for any."""
     adversarial: ClassVar[bool] = False
-    """Whether :meth:`own_loss` takes one more argument: what a discriminator adds, called with image, mask and real."""
+    """Whether its authors train it beside a discriminator."""
 
     def forward(self, composite: Tensor, mask: Tensor) -> Tensor:
         """Predict the whole image; only its foreground is meant to be used.
@@ -64,11 +65,15 @@ class Peer(nn.Module):
         """:meth:`forward` without its checks."""
         raise NotImplementedError
 
-    def own_loss(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+    def own_loss(
+        self, composite: Tensor, mask: Tensor, real: Tensor, judge: Callable[..., Tensor] | None = None
+    ) -> Tensor:
         """The loss of its authors, without what :mod:`hdnet_lib.peers.losses` leaves out; a scalar.
 
         Args:
             composite, mask: see :meth:`forward`.
             real: (B, 3, H, W) in [-1, 1].
+            judge: for :attr:`adversarial` systems alone: what a discriminator adds, called with the image, mask and
+                real.
         """
         raise NotImplementedError

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from hdnet_lib.model.initialization import initialize
-from hdnet_lib.model.variants import InstanceNorm
 from hdnet_lib.peers.partial import PartialConv
 
 
@@ -27,7 +26,6 @@ class RegionStack(nn.Module):
             _normalized(PartialConv(above, below, stride=1 if level == 6 else 2))
             for level, (above, below) in enumerate(itertools.pairwise(channels))
         )
-        self.norm = InstanceNorm(0)
 
     def forward(self, image: Tensor, region: Tensor) -> Tensor:
         """image (B, 3, H, W) in [-1, 1], region (B, 1, H, W), sides of 256 or more -> (B, 8 * width, h, w)."""
@@ -35,7 +33,7 @@ class RegionStack(nn.Module):
         for level, convolution in enumerate(self.convolutions):
             image, region = convolution(image, region)
             if 0 < level < last:
-                image = self.norm(image, region)
+                image = F.instance_norm(image)
             if level < last:
                 image = F.leaky_relu(image, 0.2)
         return image
@@ -67,18 +65,20 @@ class RegionDiscriminator(nn.Module):
 
 def hinge_loss(discriminator: nn.Module, fake: Tensor, real: Tensor, mask: Tensor) -> Tensor:
     """What the discriminator lowers: judgements of real images below 1, and of the others above -1."""
-    judged = zip(discriminator(real, mask), discriminator(fake, mask), strict=True)
-    return sum((F.relu(1 - yes).mean() + F.relu(1 + no).mean() for yes, no in judged), fake.new_zeros(()))
+    (real_whole, real_regions), (fake_whole, fake_regions) = discriminator(real, mask), discriminator(fake, mask)
+    whole = F.relu(1 - real_whole).mean() + F.relu(1 + fake_whole).mean()
+    return whole + F.relu(1 - real_regions).mean() + F.relu(1 + fake_regions).mean()
 
 
 def realism_loss(discriminator: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
     """What the generator lowers: both judgements of its image, with a minus."""
-    return -sum((judged.mean() for judged in discriminator(image, mask)), image.new_zeros(()))
+    whole, regions = discriminator(image, mask)
+    return -whole.mean() - regions.mean()
 
 
 def gradient_penalty(discriminator: nn.Module, fake: Tensor, real: Tensor, mask: Tensor, share: Tensor) -> Tensor:
     """WGAN-GP's, of the mean of both judgements: of an image that is real by ``share`` (B, 1, 1, 1), else fake."""
     mixed = torch.lerp(fake, real, share).requires_grad_()
-    judged = sum(discriminator(mixed, mask), fake.new_zeros(())) / 2
-    (gradient,) = torch.autograd.grad(judged.sum(), mixed, create_graph=True)
+    whole, regions = discriminator(mixed, mask)
+    (gradient,) = torch.autograd.grad(((whole + regions) / 2).sum(), mixed, create_graph=True)
     return 10 * ((gradient.flatten(1) + 1e-16).norm(dim=1) - 1).square().mean()

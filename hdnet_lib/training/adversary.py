@@ -9,7 +9,8 @@ from hdnet_lib.peers.discriminator import RegionDiscriminator, gradient_penalty,
 class Adversary:
     """The discriminator of DoveNet and RainNet with its optimizer, in float32 whatever the network has.
 
-    The learning rate and its schedule are those of the network, as the authors have it.
+    It has the network's learning rate and schedule, and Adam's first decay at 0.5. The authors give both networks 2e-4
+    and 0.5.
     """
 
     def __init__(self, device: torch.device, learning_rate: float) -> None:

@@ -32,8 +32,7 @@ class TrainingConfig:
     )
     recipe: str = _option(
         "mix",
-        "that makes the composites of a table of photos; mix: six of them, by turns; in short runs photometric teaches "
-        "most",
+        f"how a table of photos becomes composites: mix (six recipes, drawn at random), or {', '.join(RECIPES)}",
         "mix",
         *RECIPES,
     )
@@ -65,8 +64,9 @@ class TrainingConfig:
     )
     loss: str = _option(
         "common",
-        "of the training; common: Eq. 1 of the pasted image, for every network; own: that of the system's authors, "
-        "DoveNet's and RainNet's with its discriminator (HDNet's own is Eq. 1); validations go by Eq. 1",
+        "of the training; common: Eq. 1 of the pasted image, for every network; own: that of the system's authors "
+        "but for a few parts, DoveNet's and RainNet's with its discriminator (HDNet's own is Eq. 1); validations go by "
+        "Eq. 1",
         "common",
         "own",
     )

@@ -64,11 +64,13 @@ class OwnLoss(nn.Module):
 
     def __init__(self, network: Peer, adversary: Adversary | None) -> None:
         super().__init__()
-        self.network, self.judge = network, [adversary] if adversary else []
+        self.network, self.adversary = network, adversary
 
     def forward(self, composite: Tensor, mask: Tensor, real: Tensor) -> Tensor:
         """See :meth:`~hdnet_lib.peers.base.Peer.own_loss`."""
-        return self.network.own_loss(composite, mask, real, *self.judge)
+        if self.adversary:
+            return self.network.own_loss(composite, mask, real, self.adversary)
+        return self.network.own_loss(composite, mask, real)
 
 
 def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf) -> Network | None:
@@ -103,6 +105,12 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     model = _new_model(config).to(accelerator.device)
     if isinstance(model, Peer) and (wrong := [side for side, _ in config.stages if not model.takes(side)]):
         raise ValueError(f"{config.model} takes sides that are {model.sizes}, not {wrong[0]}: choose other stages.")
+    own = config.loss == "own" and isinstance(model, Peer)
+    if own and model.adversarial and accelerator.num_processes > 1:
+        raise ValueError(
+            f"with --loss own {config.model} learns beside a discriminator, which works in one process only: start "
+            "one, or give --loss common."
+        )
     model = model.to(memory_format=memory_format(accelerator.device))  # type: ignore[call-overload]
     averages = AveragedModel(model).requires_grad_(False)
     averages.n_averaged.fill_(1)  # or else the first update would copy
@@ -120,12 +128,7 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
     examples = (changed or samples)[:32]
     told = {name: [change(example) for example in examples] for name, change in CONDITIONS.items()}
 
-    own = config.loss == "own" and isinstance(model, Peer)
     adversary = Adversary(accelerator.device, config.learning_rate) if own and model.adversarial else None
-    if adversary and accelerator.num_processes > 1:
-        raise ValueError(
-            f"{config.model} learns beside a discriminator, which takes one process; or give --loss common."
-        )
     run = Run(config, output, len(plan), model, ema_model, optimizer, adversary)
     run.resume()
     accelerator.init_trackers(f"{output.stem}.tensorboard")  # only where TensorBoard is installed
@@ -148,7 +151,8 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
         for group in groups:
             group["lr"] = config.learning_rate * learning_rate_factor(pixels / total_pixels, config.schedule)
         composite, mask, real = next(batches)
-        torch.manual_seed(config.seed + step * accelerator.num_processes + accelerator.process_index)  # of dropout
+        # Dropout draws the same after a resume, and no two runs or processes draw alike.
+        torch.manual_seed((config.seed << 32) + step * accelerator.num_processes + accelerator.process_index)
         try:
             inputs = composite.contiguous(memory_format=memory_format(accelerator.device)), mask
             result = network(*inputs, real) if own else network(*inputs)
@@ -253,7 +257,7 @@ def _dataset(config: TrainingConfig, split: str, side: int, accelerator: Acceler
     if kind is PhotoDataset:
         return PhotoDataset(config.data, split, side, device, mask_jitter=jitter, recipe=config.recipe)
     if config.recipe != "mix":
-        raise ValueError(f"{config.data} has composites of its own, which no recipe makes: leave {config.recipe} away.")
+        raise ValueError(f"{config.data} has composites of its own: leave out --recipe {config.recipe}.")
     return TripletDataset(find_data(config.data), split, side, device, mask_jitter=jitter)
 
 
