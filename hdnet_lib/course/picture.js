@@ -1,4 +1,4 @@
-// A picture that can be clicked, drawn on, or split between two images. Coordinates are pixels of the picture.
+// A picture that can be clicked or drawn on. Coordinates are pixels of the picture.
 function render({ model, el }) {
   const canvas = document.createElement("canvas");
   canvas.className = "hdnet-picture";
@@ -6,24 +6,24 @@ function render({ model, el }) {
   canvas.setAttribute("role", "img");
   el.appendChild(canvas);
   const context = canvas.getContext("2d");
-  const images = {};
+  let image = null;
   let drawing = []; // points of the stroke that is not finished; a polygon's are the model's corners
 
-  function load(name) {
-    const bytes = model.get(name);
+  function load() {
+    const bytes = model.get("image");
     if (!bytes || bytes.byteLength === 0) {
-      delete images[name];
-      if (name === "image") canvas.width = canvas.height = 0;
-      return draw();
+      image = null;
+      canvas.width = canvas.height = 0;
+      return;
     }
     const address = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
-    const image = new Image();
-    image.onload = () => {
-      images[name] = image;
+    const loaded = new Image();
+    loaded.onload = () => {
+      image = loaded;
       URL.revokeObjectURL(address);
       draw();
     };
-    image.src = address;
+    loaded.src = address;
   }
 
   function trace(shape) {
@@ -53,16 +53,10 @@ function render({ model, el }) {
   }
 
   function draw() {
-    if (!images.image) return;
-    const width = (canvas.width = images.image.naturalWidth);
-    const height = (canvas.height = images.image.naturalHeight);
-    context.drawImage(images.image, 0, 0);
-    if (images.other) {
-      const from = Math.round(width * model.get("split"));
-      if (from < width) context.drawImage(images.other, from, 0, width - from, height, from, 0, width - from, height);
-      context.fillStyle = "white";
-      context.fillRect(from - 1, 0, 2, height);
-    }
+    if (!image) return;
+    canvas.width = image.naturalWidth;
+    canvas.height = image.naturalHeight;
+    context.drawImage(image, 0, 0);
     model.get("shapes").forEach((shape) => paint(shape, true));
     const points = model.get("mode") === "polygon" ? model.get("corners") : drawing;
     if (points.length) paint({ kind: model.get("mode"), points, size: model.get("size") }, false);
@@ -84,11 +78,6 @@ function render({ model, el }) {
     return [Math.round(x * 10) / 10, Math.round(y * 10) / 10];
   }
 
-  function slide(event) {
-    model.set("split", Math.min(1, Math.max(0, at(event)[0] / canvas.width)));
-    model.save_changes();
-  }
-
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
     const mode = model.get("mode");
@@ -96,9 +85,6 @@ function render({ model, el }) {
     if (mode === "click") {
       model.set("clicked", point);
       model.save_changes();
-    } else if (mode === "split") {
-      canvas.setPointerCapture(event.pointerId);
-      slide(event);
     } else if (mode === "polygon") {
       const corners = model.get("corners");
       const [x, y] = corners[0] ?? point;
@@ -114,7 +100,6 @@ function render({ model, el }) {
   canvas.addEventListener("pointermove", (event) => {
     if (!event.buttons) return;
     const mode = model.get("mode");
-    if (mode === "split") slide(event);
     if ((mode === "brush" || mode === "eraser") && drawing.length) {
       drawing.push(at(event));
       draw();
@@ -134,17 +119,14 @@ function render({ model, el }) {
   const label = () => canvas.setAttribute("aria-label", model.get("label"));
   model.on("change:image", () => {
     drawing = [];
-    load("image");
+    load();
   });
-  model.on("change:other", () => load("other"));
-  model.on("change:split", draw);
   model.on("change:shapes", draw);
   model.on("change:corners", draw);
   model.on("change:mode", forget);
   model.on("change:label", label);
   label();
-  load("image");
-  load("other");
+  load();
 }
 
 export default { render };

@@ -4,6 +4,7 @@ python -m hdnet_lib.course.report [--profile paper] [-p NAME VALUE ...]
 """
 
 import argparse
+import base64
 import html
 import os
 import re
@@ -147,14 +148,13 @@ def to_html(executed: Path, page: Path) -> None:
     notebook = nbformat.read(executed, 4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = with_mathml(cell.source)
+            cell.source = with_pictures(with_mathml(cell.source))
         else:
             if cell.metadata.get("jupyter", {}).get("source_hidden"):
                 cell.source = "# folded away"
             cell.outputs = [without_widget(output) for output in cell.get("outputs", [])]
-    exporter = HTMLExporter(template_name="lab", theme="light", embed_images=True)
-    # Pictures are named as seen from the notebook's own folder.
-    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(NOTEBOOKS), "name": executed.stem}})
+    exporter = HTMLExporter(template_name="lab", theme="light")
+    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(executed.parent), "name": executed.stem}})
     # The template loads require.js, MathJax, mermaid and widget managers from a CDN: the pages must read offline.
     body = re.sub(r"<script\b[^>]*>.*?</script>", "", body, flags=re.DOTALL)
     body = re.sub(r"<link\b[^>]*>", "", body)
@@ -182,6 +182,16 @@ def with_mathml(markdown: str) -> str:
 
     pattern = r"(?P<code>```.*?```|`[^`]*`)|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+)\$"
     return re.sub(pattern, formula, markdown, flags=re.DOTALL)
+
+
+def with_pictures(markdown: str) -> str:
+    """Markdown whose drawings, which lie in the notebooks' folder, stand in the text itself."""
+
+    def drawing(found: re.Match) -> str:
+        data = base64.b64encode((NOTEBOOKS / found["path"]).read_bytes()).decode()
+        return f'<img alt="{html.escape(found["alt"])}" src="data:image/svg+xml;base64,{data}">'
+
+    return re.sub(r"!\[(?P<alt>[^]]*)\]\((?P<path>images/[\w.]+)\)", drawing, markdown)
 
 
 def without_widget(output: nbformat.NotebookNode) -> nbformat.NotebookNode:

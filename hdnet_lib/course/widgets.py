@@ -1,5 +1,6 @@
 """Widgets of the notebooks. Each shows what a function of this library computes; none computes anything itself."""
 
+import base64
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +44,7 @@ def still(**layout: str) -> ipw.Image:
 
 
 class Picture(anywidget.AnyWidget):
-    """An image to click on ("click"), to draw on ("brush", "eraser", "polygon"), or to compare ("split").
+    """An image to click on ("click"), or to draw on ("brush", "eraser", "polygon").
 
     All coordinates are pixels of the image, x to the right and y down.
     """
@@ -51,9 +52,7 @@ class Picture(anywidget.AnyWidget):
     _esm = Path(__file__).with_name("picture.js")
     image = traitlets.Bytes().tag(sync=True)
     """PNG."""
-    other = traitlets.Bytes().tag(sync=True)
-    """PNG of the same size, shown right of the split."""
-    mode = traitlets.Enum(["click", "brush", "eraser", "polygon", "split"], "click").tag(sync=True)
+    mode = traitlets.Enum(["click", "brush", "eraser", "polygon"], "click").tag(sync=True)
     clicked = traitlets.List().tag(sync=True)
     """(x, y) of the last click."""
     shapes = traitlets.List().tag(sync=True)
@@ -61,8 +60,6 @@ class Picture(anywidget.AnyWidget):
     corners = traitlets.List().tag(sync=True)
     """(x, y) of the corners of a polygon that is not closed yet."""
     size = traitlets.Int(24).tag(sync=True)
-    split = traitlets.Float(0.5).tag(sync=True)
-    """From 0, all ``other``, to 1, all ``image``."""
     label = traitlets.Unicode("picture").tag(sync=True)
     """For screen readers."""
 
@@ -167,12 +164,32 @@ def explore_neighbors(model: HDNet, photo: np.ndarray, mask: np.ndarray, k: int 
     return ipw.VBox([ipw.HBox([neighbors, kind]), picture, text])
 
 
-def before_after(before: Image.Image | np.ndarray, after: Image.Image | np.ndarray) -> ipw.Widget:
-    """Two images of one size behind a line that can be moved: ``before`` left of it, ``after`` right of it."""
-    picture = Picture(image=as_png(before), other=as_png(after), mode="split", label="before and after")
-    slider = ipw.FloatSlider(0.5, min=0, max=1, step=0.01, readout=False, description="line")
-    ipw.jslink((slider, "value"), (picture, "split"))
-    return ipw.VBox([picture, slider, ipw.Label("left of the line: before; right of it: after")])
+def before_after(before: Image.Image | np.ndarray, after: Image.Image | np.ndarray) -> str:
+    """Two images of one size behind a line that can be moved, as HTML that needs no kernel and no other file.
+
+    ``before`` is left of the line, ``after`` right of it. For :class:`IPython.display.HTML`.
+    """
+    width = Image.fromarray(before).width if isinstance(before, np.ndarray) else before.width
+    pictures = [base64.b64encode(_as_webp(image)).decode() for image in (before, after)]
+    over = "position: absolute; top: 0; left: 0; width: 100%; clip-path: inset(0 50% 0 0)"
+    line = "position: absolute; top: 0; bottom: 0; left: 50%; width: 2px; background: white"
+    move = (
+        "const [picture, line] = [...this.previousElementSibling.children].slice(1); "
+        "picture.style.clipPath = `inset(0 ${100 - this.value}% 0 0)`; line.style.left = `${this.value}%`"
+    )
+    return (
+        f'<div style="max-width: {width}px"><div style="position: relative; line-height: 0">'
+        f'<img alt="after" style="width: 100%" src="data:image/webp;base64,{pictures[1]}">'
+        f'<img alt="before" style="{over}" src="data:image/webp;base64,{pictures[0]}"><div style="{line}"></div></div>'
+        f'<input type="range" value="50" style="width: 100%; margin: 0.4em 0" oninput="{move}" '
+        'aria-label="line between before and after"><div>left of the line: before; right of it: after</div></div>'
+    )
+
+
+def _as_webp(image: Image.Image | np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, "WEBP", quality=92)
+    return buffer.getvalue()
 
 
 def browse_kernels(model: HDNet, images: Mapping[str, Sample]) -> ipw.Widget:
@@ -400,7 +417,7 @@ class HarmonizeYourPhoto(ipw.VBox):
         before, after, used = self.photo.image, self.result.image, Image.fromarray(job.soft_mask * 255).convert("L")
         for preview in (before, after, given, used):
             preview.thumbnail((PREVIEW, PREVIEW))
-        self.compared.children = (before_after(before, after),)
+        self.compared.children = (ipw.HTML(before_after(before, after)),)
         self._say("Harmonised. Move the line to compare.")
         outlines = [np.asarray(preview) / 255 for preview in (given, used)]
         if self.snap.value and min(before.size) > 1 and all((outline >= 0.5).any() for outline in outlines):
