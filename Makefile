@@ -28,7 +28,7 @@ test: lint $(MINI)  ## check style, run the tests, compare the notebooks' output
 	$(PYTEST)
 	$(PYTEST) --nbval -p no:cacheprovider --nbval-current-env notebooks
 
-coverage: $(READY) $(MINI)  ## which lines the tests run; takes half as long again as the tests alone
+coverage: $(READY) $(MINI)  ## which lines the tests run; slower than the tests alone
 	$(PYTEST) --cov=hdnet_lib --cov-report=term
 
 test-fast: $(READY) $(MINI)  ## run the tests that need neither notebooks nor long trainings

@@ -14,7 +14,7 @@ from hdnet_lib import create_model
 from hdnet_lib.model.architecture import layer_table
 
 INK, QUIET, PAPER, LINE = "#222222", "#666666", "#fcfbf8", "#999999"
-FOREGROUND, BACKGROUND, DYNAMIC, SIGN = "#d55e00", "#0173b2", "#029e73", "#de8f05"
+FOREGROUND, BACKGROUND, DYNAMIC = "#d55e00", "#0173b2", "#029e73"
 """Orange is the foreground and blue the background in every diagram; seaborn's "colorblind" palette."""
 WARM, COOL = ("#e8a15c", "#b5651d"), ("#7fa08a", "#3f6b52")
 """Crown and trunk of a tree under an evening lamp, and of one that stands in the scene."""
@@ -51,10 +51,8 @@ class Drawing:
     ) -> None:
         self.shapes.append(self._tag("rect", x=x, y=y, width=width, height=height, rx=rx, fill=fill, stroke=edge))
 
-    def shape(self, points: Iterable[tuple[float, float]], fill: str, edge: str | None = None) -> None:
-        self.shapes.append(
-            self._tag("polygon", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), fill=fill, stroke=edge)
-        )
+    def shape(self, points: Iterable[tuple[float, float]], fill: str) -> None:
+        self.shapes.append(self._tag("polygon", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), fill=fill))
 
     def circle(self, x: float, y: float, radius: float, fill: str, edge: str | None = None) -> None:
         self.shapes.append(self._tag("circle", cx=x, cy=y, r=radius, fill=fill, stroke=edge))
@@ -91,16 +89,15 @@ class Drawing:
         path.write_text("\n".join([head, *self.shapes, "</svg>"]) + "\n", encoding="utf-8")
 
 
-def scene(d: Drawing, x: float, y: float, tree: tuple[str, str] | None, side: float = 150) -> None:
-    """A cool valley in fog, with a tree of these colours or without."""
+def scene(d: Drawing, x: float, y: float, tree: tuple[str, str], side: float = 150) -> None:
+    """A cool valley in fog, with a tree of these colours."""
     u = side / 150
     d.box(x, y, side, side * 0.75, "#cfdde3", None, 0)
     d.shape([(x, y + 62 * u), (x + 45 * u, y + 38 * u), (x + 95 * u, y + 60 * u), (x + 150 * u, y + 42 * u),
              (x + 150 * u, y + 112.5 * u), (x, y + 112.5 * u)], "#a3bcc0")  # fmt: skip
     d.shape([(x, y + 84 * u), (x + 60 * u, y + 74 * u), (x + 150 * u, y + 88 * u), (x + 150 * u, y + 112.5 * u),
              (x, y + 112.5 * u)], "#7d9c96")  # fmt: skip
-    if tree:
-        draw_tree(d, x, y, u, *tree)
+    draw_tree(d, x, y, u, *tree)
     d.box(x, y, side, side * 0.75, "none", INK, 0)
 
 
@@ -139,7 +136,7 @@ def composite() -> Drawing:
     scene(d, 30, 50, COOL)
     d.text(105, 36, "1. a real photo", weight="bold")
     draw_mask(d, 30, 170, 90)
-    d.text(130, 205, "2. the mask of\n    an object", 14, "start", weight="bold")
+    d.text(130, 205, "2. the mask of\nan object", 14, "start", weight="bold")
     d.arrow((190, 106), (290, 106))
     d.text(240, 96, "cut out", 12, fill=QUIET)
     d.box(300, 62, 96, 88, "white", LINE)

@@ -153,6 +153,9 @@ def test_before_and_after_are_both_there(images):
         assert np.abs(shown.astype(int) - image).mean() < 4  # WebP is lossy
     assert np.abs(before.astype(int) - after).mean() > 4
     assert "<script" not in markup(images) and "http" not in markup(images)
+    wide = Image.new("RGB", (20_000, 10))  # wider than WebP can be
+    assert "max-width: 640px" in before_after(wide, wide)
+    assert wide.width == 20_000
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from hdnet_lib.utils.files import first_line
 from hdnet_lib.utils.regions import resize_mask
 
 PREVIEW = 640
-"""Longest side in pixels of a photo in :class:`HarmonizeYourPhoto`."""
+"""Longest side in pixels of a photo that is shown."""
 SIMILARITIES = {"cosine": LocalDynamic, "dot product": DotProduct}
 """What LD compares by."""
 ANY_RATIO = "all"
@@ -66,8 +66,12 @@ class Picture(anywidget.AnyWidget):
 
 def as_png(image: Image.Image | np.ndarray) -> bytes:
     """An image as the bytes of a PNG file."""
+    return _encoded(image if isinstance(image, Image.Image) else Image.fromarray(image), "PNG")
+
+
+def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
     buffer = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, "PNG")
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -167,10 +171,13 @@ def explore_neighbors(model: HDNet, photo: np.ndarray, mask: np.ndarray, k: int 
 def before_after(before: Image.Image | np.ndarray, after: Image.Image | np.ndarray) -> str:
     """Two images of one size behind a line that can be moved, as HTML that needs no kernel and no other file.
 
-    ``before`` is left of the line, ``after`` right of it. For :class:`IPython.display.HTML`.
+    ``before`` is left of the line, ``after`` right of it; both are shown with :data:`PREVIEW` pixels at most. For
+    :class:`IPython.display.HTML`.
     """
-    width = Image.fromarray(before).width if isinstance(before, np.ndarray) else before.width
-    pictures = [base64.b64encode(_as_webp(image)).decode() for image in (before, after)]
+    images = [image.copy() if isinstance(image, Image.Image) else Image.fromarray(image) for image in (before, after)]
+    for image in images:
+        image.thumbnail((PREVIEW, PREVIEW))
+    pictures = [base64.b64encode(_encoded(image, "WEBP", quality=92)).decode() for image in images]
     over = "position: absolute; top: 0; left: 0; width: 100%; clip-path: inset(0 50% 0 0)"
     line = "position: absolute; top: 0; bottom: 0; left: 50%; width: 2px; background: white"
     move = (
@@ -178,18 +185,12 @@ def before_after(before: Image.Image | np.ndarray, after: Image.Image | np.ndarr
         "picture.style.clipPath = `inset(0 ${100 - this.value}% 0 0)`; line.style.left = `${this.value}%`"
     )
     return (
-        f'<div style="max-width: {width}px"><div style="position: relative; line-height: 0">'
+        f'<div style="max-width: {images[0].width}px"><div style="position: relative; line-height: 0">'
         f'<img alt="after" style="width: 100%" src="data:image/webp;base64,{pictures[1]}">'
         f'<img alt="before" style="{over}" src="data:image/webp;base64,{pictures[0]}"><div style="{line}"></div></div>'
         f'<input type="range" value="50" style="width: 100%; margin: 0.4em 0" oninput="{move}" '
         'aria-label="line between before and after"><div>left of the line: before; right of it: after</div></div>'
     )
-
-
-def _as_webp(image: Image.Image | np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, "WEBP", quality=92)
-    return buffer.getvalue()
 
 
 def browse_kernels(model: HDNet, images: Mapping[str, Sample]) -> ipw.Widget:

@@ -152,7 +152,8 @@ def train(config: TrainingConfig, output: str | Path, minutes: float = math.inf)
             group["lr"] = config.learning_rate * learning_rate_factor(pixels / total_pixels, config.schedule)
         composite, mask, real = next(batches)
         # Dropout draws the same after a resume, and no two runs or processes draw alike.
-        torch.manual_seed((config.seed << 32) + step * accelerator.num_processes + accelerator.process_index)
+        draw = (config.seed << 32) + step * accelerator.num_processes + accelerator.process_index
+        torch.manual_seed(draw % 2**64)  # of any seed, however large
         try:
             inputs = composite.contiguous(memory_format=memory_format(accelerator.device)), mask
             result = network(*inputs, real) if own else network(*inputs)
